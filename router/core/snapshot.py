@@ -1,0 +1,194 @@
+"""The compiled routing state: immutable, one generation, made once per change and looked at once per request.
+
+Whatever can be worked out when the snapshot changes is worked out here: kills are folded into the intervals, rules are
+closures, decisions are ready-made objects. ``Snapshot.find`` costs the same for one service as for a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import accumulate
+
+from router.core.hashing import BUCKETS, UserKey
+from router.core.rules import Matcher, compile_condition, condition_headers
+from router.core.spec import IdentitySpec, ServiceSpec, SnapshotSpec
+
+
+class Reason(StrEnum):
+    """Why a request is in its ring, strongest first (the published precedence)."""
+
+    OVERRIDE = "override"
+    PROPAGATED = "propagated"
+    MEMBER = "member"
+    RULE = "rule"
+    HASH = "hash"
+    DEFAULT = "default"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Ring, version and reason. ``index`` numbers the decisions of one service, so that a shell can keep a table."""
+
+    index: int
+    ring: str
+    version: str
+    reason: Reason
+    header: bytes | None = None
+    """The lower-case request header that decided, when a rule looked at one."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySource:
+    """Where to look for a key. ``name`` is a lower-case header name, or a cookie's name."""
+
+    is_header: bool
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """One application, compiled. ``bounds[i]`` is the first bucket past ring i's interval; see ``by_hash``."""
+
+    index: int
+    spec: ServiceSpec
+    salt: bytes
+    identity: tuple[IdentitySource, ...]
+    anonymous_cookie: bytes | None
+    rules: tuple[tuple[Matcher, Decision], ...]
+    members: Mapping[UserKey, Decision]
+    bounds: tuple[int, ...]
+    by_hash: tuple[Decision, ...]
+    default: Decision
+    decisions: tuple[Decision, ...]
+
+    def __repr__(self) -> str:
+        return f"<Service {self.spec.name} rings={len(self.spec.rings)} bounds={self.bounds}>"
+
+
+class Snapshot:
+    """All services, and the road from a host and a path to one of them."""
+
+    __slots__ = ("_exact", "_wildcard", "generation", "services", "spec", "wanted_headers", "_anywhere")
+
+    def __init__(self, spec: SnapshotSpec) -> None:
+        self.spec = spec
+        self.generation = spec.generation
+        self.services = tuple(compile_service(s, i) for i, s in enumerate(spec.services))
+        self.wanted_headers = frozenset(name for s in self.services for name in _wanted(s))
+        self._exact: dict[bytes, dict[bytes, Service]] = {}
+        self._wildcard: dict[bytes, dict[bytes, Service]] = {}
+        self._anywhere: dict[bytes, Service] = {}
+        for service in self.services:
+            tables = [self._table(host) for host in service.spec.hosts] or [self._anywhere]
+            for table in tables:
+                for path in service.spec.paths or ("/",):
+                    table.setdefault(path.rstrip("/").encode(), service)
+
+    def _table(self, host: str) -> dict[bytes, Service]:
+        name = host.lower().encode()
+        if name == b"*":
+            return self._anywhere
+        if name.startswith(b"*."):
+            return self._wildcard.setdefault(name[1:], {})
+        return self._exact.setdefault(name, {})
+
+    def find(self, host: bytes, path: bytes) -> Service | None:
+        """The service of a lower-case host without its port and a path without its query.
+
+        The more specific host wins (exact, then the longest ``*.`` suffix, then services without hosts), within it the
+        longest path that ends where a segment ends: ``/api`` takes ``/api/x`` and leaves ``/apix``.
+        """
+        table = self._exact.get(host)
+        if table is not None and (found := _longest(table, path)) is not None:
+            return found
+        if self._wildcard:
+            dot = host.find(b".")
+            while dot >= 0:
+                table = self._wildcard.get(host[dot:])
+                if table is not None and (found := _longest(table, path)) is not None:
+                    return found
+                dot = host.find(b".", dot + 1)
+        return _longest(self._anywhere, path)
+
+
+def _longest(table: dict[bytes, Service], path: bytes) -> Service | None:
+    if len(table) == 1 and b"" in table:
+        return table[b""]
+    while path:
+        found = table.get(path)
+        if found is not None:
+            return found
+        path = path[: path.rfind(b"/")] if b"/" in path else b""
+    return table.get(b"")
+
+
+def _wanted(service: Service) -> set[bytes]:
+    names = {source.name for source in service.identity if source.is_header}
+    for ring in service.spec.rings:
+        for rule in ring.rules:
+            names |= condition_headers(rule)
+    return names
+
+
+def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
+    """Fold weights, kills, rules and members of one service into lookup tables.
+
+    A killed ring has nobody: its rules and members are left out and its interval belongs to the next ring outward that
+    is not killed. The default ring cannot be killed; it is where everybody ends.
+    """
+    decisions: list[Decision] = []
+
+    def decision(ring: int, reason: Reason, header: bytes | None = None) -> Decision:
+        chosen = spec.rings[ring]
+        for known in decisions:
+            if (known.ring, known.reason, known.header) == (chosen.name, reason, header):
+                return known
+        decisions.append(Decision(len(decisions), chosen.name, chosen.version, reason, header))
+        return decisions[-1]
+
+    last = len(spec.rings) - 1
+    killed = set(spec.killed) - {spec.rings[last].name}
+    open_rings = [i for i, ring in enumerate(spec.rings) if ring.name not in killed]
+    rules: list[tuple[Matcher, Decision]] = []
+    members: dict[UserKey, Decision] = {}
+    for i in open_rings:
+        ring = spec.rings[i]
+        for name in ring.members:
+            members.setdefault(UserKey(name.encode()), decision(i, Reason.MEMBER))
+        for rule in ring.rules:
+            headers = condition_headers(rule)
+            header = next(iter(headers)) if len(headers) == 1 else None
+            rules.append((compile_condition(rule), decision(i, Reason.RULE, header)))
+
+    bounds = tuple(accumulate(ring.basis_points for ring in spec.rings[:last]))
+    by_hash = []
+    for i in range(last + 1):
+        outward = next(j for j in open_rings if j >= i)
+        by_hash.append(decision(outward, Reason.DEFAULT if outward == last else Reason.HASH))
+    return Service(
+        index=index,
+        spec=spec,
+        salt=spec.salt.encode(),
+        identity=tuple(_source(s) for s in spec.identity),
+        anonymous_cookie=next((s.name.encode() for s in spec.identity if s.kind == "anonymous_cookie"), None),
+        rules=tuple(rules),
+        members=members,
+        bounds=bounds,
+        by_hash=tuple(by_hash),
+        default=decision(last, Reason.DEFAULT),
+        decisions=tuple(decisions),
+    )
+
+
+def _source(spec: IdentitySpec) -> IdentitySource:
+    if spec.kind == "header":
+        return IdentitySource(True, spec.name.lower().encode())
+    return IdentitySource(False, spec.name.encode())
+
+
+def default_basis_points(spec: ServiceSpec) -> int:
+    """What the default ring keeps: the hash space less every other ring's weight."""
+    return BUCKETS - sum(ring.basis_points for ring in spec.rings[:-1])
