@@ -36,8 +36,6 @@ class Decision:
     ring: str
     version: str
     reason: Reason
-    header: bytes | None = None
-    """The lower-case request header that decided, when a rule looked at one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +139,12 @@ def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
     """
     decisions: list[Decision] = []
 
-    def decision(ring: int, reason: Reason, header: bytes | None = None) -> Decision:
+    def decision(ring: int, reason: Reason) -> Decision:
         chosen = spec.rings[ring]
         for known in decisions:
-            if (known.ring, known.reason, known.header) == (chosen.name, reason, header):
+            if (known.ring, known.reason) == (chosen.name, reason):
                 return known
-        decisions.append(Decision(len(decisions), chosen.name, chosen.version, reason, header))
+        decisions.append(Decision(len(decisions), chosen.name, chosen.version, reason))
         return decisions[-1]
 
     last = len(spec.rings) - 1
@@ -158,10 +156,7 @@ def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
         ring = spec.rings[i]
         for name in ring.members:
             members.setdefault(UserKey(name.encode()), decision(i, Reason.MEMBER))
-        for rule in ring.rules:
-            headers = condition_headers(rule)
-            header = next(iter(headers)) if len(headers) == 1 else None
-            rules.append((compile_condition(rule), decision(i, Reason.RULE, header)))
+        rules.extend((compile_condition(rule), decision(i, Reason.RULE)) for rule in ring.rules)
 
     bounds = tuple(accumulate(ring.basis_points for ring in spec.rings[:last]))
     by_hash = []

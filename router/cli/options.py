@@ -1,0 +1,164 @@
+"""What the commands share: where the config file is, how to print, and how to ask the running router.
+
+It ends a command with one clear sentence and an exit code (2: the config is invalid or cannot be found), never with a
+traceback. It never writes anything but words, and it asks nobody but the admin address it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no config must not pay for it
+    from router.config.settings import Service, Settings
+
+CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
+DEFAULT_CONFIG: Final = Path("config/router.yaml")
+DEFAULT_ADMIN: Final = "http://127.0.0.1:9900"
+ADMIN_TIMEOUT_SECONDS: Final = 2.0
+"""An admin address on loopback answers in milliseconds; a person waits two seconds before wondering."""
+EXIT_INVALID_CONFIG: Final = 2
+"""Published: "config invalid, do not restart" (systemd's RestartPreventExitStatus=2)."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class ConfigNotFound(click.ClickException):
+    """No config file anywhere; the message names the remedies."""
+
+    exit_code = EXIT_INVALID_CONFIG
+
+
+class AdminUnreachable(click.ClickException):
+    """The running router did not answer as it should; the message names the remedy."""
+
+
+def find_config(explicit: Path | None = None, admin_url: str | None = None) -> Path:
+    """The config file: as given, else $RING_ROUTER_CONFIG, else ./config/router.yaml, else the running router's own.
+
+    A file that was named is returned as it is, existing or not: the loader says what is wrong with it.
+    """
+    if explicit is not None:
+        return explicit
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    if DEFAULT_CONFIG.is_file():
+        return DEFAULT_CONFIG
+    try:
+        running = fetch_state(admin_url or DEFAULT_ADMIN).get("config_path")
+    except AdminUnreachable:
+        running = None
+    if isinstance(running, str) and running:
+        return Path(running)
+    raise ConfigNotFound(
+        f"no config file: there is no ./{DEFAULT_CONFIG}, and no running router to ask for its own.\n"
+        f"Any of these helps:\n"
+        f"  - give it:      -c /etc/ring-router/router.yaml\n"
+        f"  - set it once:  export {CONFIG_VARIABLE}=/etc/ring-router/router.yaml\n"
+        f"  - be where ./{DEFAULT_CONFIG} is, or start the router on this machine (asked at {DEFAULT_ADMIN})"
+    )
+
+
+def _find(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    return None if context.resilient_parsing else find_config(value)
+
+
+_CONFIG_HELP: Final = f"The config file [default: ${CONFIG_VARIABLE}, else ./{DEFAULT_CONFIG}]."
+
+
+def config_option(command: _Command) -> _Command:
+    """``-c/--config``: passes a ``config_path: Path`` that has been looked for (``find_config``)."""
+    return click.option(
+        "-c", "--config", "config_path", envvar=CONFIG_VARIABLE, metavar="FILE", callback=_find, help=_CONFIG_HELP,
+        type=click.Path(path_type=Path),
+    )(command)  # fmt: skip
+
+
+def optional_config_option(command: _Command) -> _Command:
+    """``-c/--config`` for commands that can do without: passes ``config_path: Path | None`` as it was given."""
+    return click.option(
+        "-c", "--config", "config_path", envvar=CONFIG_VARIABLE, metavar="FILE", help=_CONFIG_HELP,
+        type=click.Path(path_type=Path),
+    )(command)  # fmt: skip
+
+
+def output_option(command: _Command) -> _Command:
+    """``-o/--output``: passes ``output: str``, "text" or "json"."""
+    return click.option(
+        "-o", "--output", "output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="Text for people, JSON for programs.",
+    )(command)  # fmt: skip
+
+
+def admin_option(command: _Command) -> _Command:
+    """``--admin``: passes ``admin_url: str``, the admin address of the running router."""
+    return click.option(
+        "--admin", "admin_url", envvar="RING_ROUTER_ADMIN", default=DEFAULT_ADMIN, show_default=True, metavar="URL",
+        help="Admin address of the running router.",
+    )(command)  # fmt: skip
+
+
+def load_or_exit(path: Path, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a config file; or every problem with it on stderr, and exit 2."""
+    from router.config.load import ConfigError, load_settings
+
+    try:
+        return load_settings(path, env)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(EXIT_INVALID_CONFIG) from None
+
+
+def pick_name(names: list[str], name: str | None) -> str:
+    """The wanted one of some service names; the only one if none is wanted. Ends the command if that is not clear."""
+    if name is None:
+        if len(names) == 1:
+            return names[0]
+        _refuse(f"there are {len(names)} services: choose one with --service ({', '.join(names)})")
+    if name not in names:
+        _refuse(f"there is no service {name!r}; there is: {', '.join(names)}")
+    return name
+
+
+def pick_service(settings: Settings, name: str | None) -> tuple[str, Service]:
+    """Name and settings of the wanted service; the only service if none is wanted."""
+    chosen = pick_name(list(settings.services), name)
+    return chosen, settings.services[chosen]
+
+
+def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
+    """``GET {admin}/api/v1/state`` of the running router. Raises ``AdminUnreachable``, which names the remedy."""
+    url = (admin_url if "://" in admin_url else f"http://{admin_url}").rstrip("/") + "/api/v1/state"
+    if not url.startswith(("http://", "https://")):  # urllib would open file:// as well
+        raise AdminUnreachable(f"{admin_url} is not an HTTP address: use --admin {DEFAULT_ADMIN}")
+    # Never through a proxy from the environment: the admin side is on loopback or in the same network.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ADMIN_TIMEOUT_SECONDS) as response:
+            state = json.load(response)
+    except urllib.error.HTTPError as error:
+        raise AdminUnreachable(
+            f"{url} answered {error.code} {error.reason}: is that the router's admin address?"
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise AdminUnreachable(
+            f"no router answers at {url} ({why}): start it with `ring-router run`, "
+            f"or give the `admin.listen` address of its config with --admin"
+        ) from None
+    if not isinstance(state, dict):
+        raise AdminUnreachable(f"{url} did not answer with a JSON object: is that the router's admin address?")
+    return state
+
+
+def _refuse(message: str) -> NoReturn:
+    raise click.UsageError(message)

@@ -1,0 +1,116 @@
+"""What only several values together can get wrong: names that refer, sums, and claims that collide.
+
+It walks the plain data, not the models, and steps over whatever is malformed (the models complain about that): so one
+wrong value never hides another problem. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from router.config.document import Document, Path
+from router.config.problems import did_you_mean
+from router.config.values import check_host, check_path, parse_percent
+from router.core.hashing import BUCKETS
+
+
+def check_semantics(document: Document) -> None:
+    """Note every problem between values in the document."""
+    services = _mapping(_mapping(document.data).get("services"))
+    claims: dict[tuple[str, str], str] = {}
+    for name, service in services.items():
+        if not isinstance(service, dict):
+            continue
+        path: Path = ("services", name)
+        _check_claims(document, path, name, service, claims)
+        _check_identity(document, path, service)
+        _check_rings(document, path, service)
+
+
+def _check_claims(
+    document: Document, path: Path, name: str, service: dict[str, Any], claims: dict[tuple[str, str], str]
+) -> None:
+    """Two services may not answer for the same host and path: which one would win is nobody's guess."""
+    own: set[tuple[str, str]] = set()
+    for host, host_path in _places(service, "hosts", path, "*", check_host):
+        for prefix, prefix_path in _places(service, "paths", path, "/", check_path):
+            claim = (host, prefix.rstrip("/"))
+            place = prefix_path if len(prefix_path) > len(path) else host_path
+            shown = f"host {host} and path {prefix}" if host != "*" else f"any host and path {prefix}"
+            if claim in own:
+                document.add_at(place, f"service {name!r} claims {shown} twice: remove one of them")
+            elif claim in claims:
+                why = f"services {claims[claim]!r} and {name!r} both claim {shown}"
+                document.add_at(place, f"{why}: give one of them other hosts or paths", at_key=len(place) == len(path))
+            else:
+                claims[claim] = name
+            own.add(claim)
+
+
+def _places(service: dict[str, Any], key: str, path: Path, absent: str, check: Any) -> Iterator[tuple[str, Path]]:
+    given = _sequence(service.get(key))
+    if not given:
+        yield absent, path
+    for i, value in enumerate(given):
+        try:
+            yield check(value), (*path, key, i)
+        except (ValueError, AttributeError, TypeError):
+            continue
+
+
+def _check_identity(document: Document, path: Path, service: dict[str, Any]) -> None:
+    anonymous = 0
+    for i, source in enumerate(_sequence(service.get("identity"))):
+        if "anonymous_cookie" in _mapping(source):
+            anonymous += 1
+            if anonymous > 1:
+                document.add_at(
+                    (*path, "identity", i), "only one anonymous_cookie can be set on a user: remove this one"
+                )
+
+
+def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> None:
+    versions = _mapping(service.get("versions"))
+    rings = _sequence(service.get("rings"))
+    first: dict[str, int] = {}
+    total = 0
+    for i, ring in enumerate(rings):
+        at: Path = (*path, "rings", i)
+        if not isinstance(ring, dict):
+            continue
+        name, version = ring.get("name"), ring.get("version")
+        if isinstance(name, str) and first.setdefault(name, i) != i:
+            document.add_at((*at, "name"), f"there is a ring {name!r} already: give this one another name")
+        if isinstance(version, str) and versions and version not in versions:
+            why = f"ring {name!r} runs version {version!r}, which is not under `versions`"
+            document.add_at((*at, "version"), why, did_you_mean(version, versions))
+        if i == len(rings) - 1:
+            _check_default_ring(document, at, ring)
+        else:
+            total += _points(ring)
+    if total > BUCKETS:
+        why = f"the weights of the rings add up to {total / 100:g} percent: at most 100"
+        document.add_at((*path, "rings"), f"{why}, the default ring takes what is left", at_key=True)
+
+
+def _check_default_ring(document: Document, at: Path, ring: dict[str, Any]) -> None:
+    for key, what in (("weight", "a weight"), ("audience", "an audience"), ("members", "members")):
+        if key in ring:
+            why = f"the last ring is the default ring: it takes the rest and cannot have {what}"
+            document.add_at((*at, key), f"{why}; remove it, or add a default ring below", at_key=True)
+
+
+def _points(ring: dict[str, Any]) -> int:
+    try:
+        return parse_percent(ring.get("weight", 0))
+    except ValueError:
+        return 0
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sequence(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

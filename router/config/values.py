@@ -1,0 +1,193 @@
+"""The small languages inside config values: percents, durations, addresses, hosts, header names.
+
+Each function takes one plain value and returns it parsed, or raises ``ValueError`` with a sentence that says the
+remedy. No function here looks anything up: a host name is checked for its form only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from router.core.hashing import BUCKETS
+from router.core.spec import EndpointSpec
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)")
+LONGEST_SECONDS: Final = 86_400.0
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2; cookie names too, RFC 6265 §4.1.1
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+)
+_PATH: Final = re.compile(r"/[^\s?#*\x00-\x1f\x7f]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. ``host`` is an IP address or a name, IPv6 without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_percent(value: object) -> int:
+    """A percent with at most two decimals, 0 … 100, as whole basis points."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        raise ValueError(f"write the percent as a plain number: {value.strip().rstrip('%').strip()}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("a weight is a percent: a number from 0 to 100, such as 5 or 0.25")
+    points = Decimal(str(value)) * (BUCKETS // 100)  # str, so that 0.29 is 29 basis points and not 28.999…
+    if not 0 <= points <= BUCKETS:
+        raise ValueError(f"a weight is a percent from 0 to 100, not {value}")
+    if points != points.to_integral_value():
+        raise ValueError(f"a weight has at most two decimals (0.01 is one user in ten thousand), {value} has more")
+    return int(points)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds: a number, or text such as 500ms, 10s, 1m."""
+    seconds = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
+        seconds = float(found[1]) * _UNITS[found[2]]
+    if math.isnan(seconds):
+        raise ValueError("a timeout is a number of seconds, or text such as 500ms, 10s or 1m")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise ValueError("a timeout is more than 0 and at most 24 hours: write a large one instead of none")
+    return seconds
+
+
+def parse_address(value: object) -> Address:
+    """``host:port`` to listen on; IPv6 in brackets, port 0 for any free one."""
+    if not isinstance(value, str):
+        raise ValueError(f"an address is host:port, such as 0.0.0.0:{value if isinstance(value, int) else 8080}")
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("an address is host:port, such as 0.0.0.0:8080 or [::]:8080, with a port up to 65535")
+    return Address(_address_host(host), int(port))
+
+
+def _address_host(host: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise ValueError(f"{host} is not an IPv6 address") from None
+    if ":" in host:
+        raise ValueError(f"put an IPv6 address in brackets: [{host}]:port")
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")
+    return host
+
+
+def parse_endpoint(value: object) -> EndpointSpec:
+    """``http://host:port``."""
+    if not isinstance(value, str):
+        raise ValueError("an endpoint is a URL such as http://127.0.0.1:9001")
+    scheme, separator, _ = value.partition("://")
+    if scheme.lower() == "https":
+        raise ValueError("https:// endpoints are not supported yet: use http:// within a trusted network")
+    if scheme.lower() == "unix" or value.startswith(("unix:", "/")):
+        raise ValueError("unix sockets are not supported yet as endpoints: use http://host:port")
+    if not separator or scheme.lower() != "http":
+        raise ValueError(
+            f"an endpoint is a URL such as http://{value if _looks_like_address(value) else '127.0.0.1:9001'}"
+        )
+    parts, port = _split(value)
+    if parts.username is not None or parts.query or parts.fragment or parts.path not in ("", "/"):
+        raise ValueError("an endpoint is http://host:port alone, without user, path or query")
+    if port == 0 or not parts.hostname:
+        raise ValueError("an endpoint needs a host and a port from 1 to 65535, such as http://127.0.0.1:9001")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return EndpointSpec(_address_host(host), 80 if port is None else port)
+
+
+def _looks_like_address(value: str) -> bool:
+    try:
+        parse_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError:
+        raise ValueError(
+            "this URL has a port or an address that cannot be read: the port is a number up to 65535"
+        ) from None
+
+
+def check_redis_url(value: str) -> str:
+    """A Redis URL as redis-py takes it. No message repeats the value: it may hold a password."""
+    parts, _ = _split(value)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("a Redis URL begins redis://, rediss:// or unix://, such as redis://127.0.0.1:6379/0")
+    if parts.scheme == "unix" and not parts.path:
+        raise ValueError("a unix:// Redis URL names a socket file, such as unix:///run/redis/redis.sock")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError("this Redis URL has no host: redis://127.0.0.1:6379/0")
+    return value
+
+
+def check_network(value: str) -> str:
+    """A CIDR such as 10.0.0.0/8, or one address."""
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        pass
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a network: write a CIDR such as 10.0.0.0/8, or an address") from None
+    raise ValueError(f"{value} has host bits set: the network is written {network}")
+
+
+def check_host(value: str) -> str:
+    """A host to match: a name, ``*.name``, or ``*`` for any; without scheme and port. Lower-cased."""
+    if "://" in value or "/" in value:
+        raise ValueError(f"a host is a name alone, without scheme and path: not {value!r}")
+    bare = value.removeprefix("*.")
+    if value == "*" or _HOST_NAME.fullmatch(bare):
+        return value.lower()
+    if value.startswith("[") and value.endswith("]"):
+        return f"[{_address_host(value)}]"
+    if re.search(r":[0-9]*\Z", value):
+        raise ValueError(f"a host is written without its port: {value.rpartition(':')[0]}")
+    raise ValueError(f"{value!r} is not a host name; a wildcard is written *.example.com")
+
+
+def check_path(value: str) -> str:
+    """A path prefix: begins with a slash, matches whole segments."""
+    if not value.startswith("/"):
+        raise ValueError(f"a path begins with a slash: /{value}")
+    if not _PATH.fullmatch(value):
+        raise ValueError("a path is a plain prefix such as /api: without *, ?, # and spaces; it matches whole segments")
+    return value
+
+
+def check_header_name(value: str) -> str:
+    """A field name by RFC 9110 §5.1."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a header name: letters, digits and hyphens, such as X-User-Id")
+    if value.lower() == "cookie":
+        raise ValueError("use `cookie:` with the name of one cookie instead of the Cookie header")
+    return value
+
+
+def check_cookie_name(value: str) -> str:
+    """A cookie's name by RFC 6265 §4.1.1."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a cookie name: letters, digits, hyphens and underscores, such as uid")
+    return value

@@ -1,0 +1,51 @@
+"""The one writer of snapshots: config and live state in, a numbered snapshot out when something changed.
+
+The last snapshot lies in the runtime directory, so that a restarted control goes on with its number and a restarted
+worker has something to route by while control is away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from router.config.compile import snapshot_spec
+from router.config.settings import Settings
+from router.core.live import Live
+from router.core.spec import SnapshotSpec
+
+SNAPSHOT_FILE: Final = "snapshot.msgpack"
+
+
+class Board:
+    """Holds the snapshot in force and hands every new one to ``publish``."""
+
+    def __init__(self, runtime: Path, publish: Callable[[SnapshotSpec], None]) -> None:
+        self._file = runtime / SNAPSHOT_FILE
+        self._publish = publish
+        self.spec: SnapshotSpec | None = None
+        self._generation = 0
+        try:
+            left_behind = msgspec.msgpack.decode(self._file.read_bytes(), type=SnapshotSpec)
+        except (OSError, msgspec.DecodeError):
+            return
+        self.spec, self._generation = left_behind, left_behind.generation
+
+    def refresh(self, settings: Settings, live: Mapping[str, Live]) -> bool:
+        """Compile and publish; False when nothing that routes has changed."""
+        spec = snapshot_spec(settings, live, self._generation)
+        if spec == self.spec:
+            return False
+        self._generation += 1
+        self.spec = replace(spec, generation=self._generation)
+        # Workers first: the file is for those that are not there yet.
+        self._publish(self.spec)
+        temporary = self._file.with_suffix(".new")
+        temporary.write_bytes(msgspec.msgpack.encode(self.spec))
+        os.replace(temporary, self._file)
+        return True

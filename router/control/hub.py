@@ -1,0 +1,138 @@
+"""The workers' side of control: hands out snapshots, takes in counters, knows who has applied what.
+
+A worker's counters are cumulative; when its slot gets a new process the old one's are folded into a total that lies in
+the runtime directory, so that no sum goes down when a worker or control dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from router.core.spec import SnapshotSpec
+from router.telemetry.counters import WorkerCounters, fold
+from router.telemetry.messages import (
+    LENGTH,
+    Applied,
+    Hello,
+    Install,
+    Report,
+    decode_from_worker,
+    frame,
+    pack_counters,
+    unpack_counters,
+)
+
+CHANNEL_FILE: Final = "control.sock"
+FOLDED_FILE: Final = "folded.msgpack"
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What control knows of one slot."""
+
+    slot: int
+    pid: int
+    generation: int = 0
+    applied_at: float = 0.0
+    is_connected: bool = True
+    counters: WorkerCounters = field(default_factory=WorkerCounters)
+    writer: asyncio.StreamWriter | None = None
+
+
+class Hub:
+    """The unix socket that the workers talk to."""
+
+    def __init__(self, runtime: Path, expected: int) -> None:
+        self._runtime = runtime
+        self.expected = expected
+        self.workers: dict[int, WorkerState] = {}
+        self.spec: SnapshotSpec | None = None
+        self.published_at = 0.0
+        self._server: asyncio.Server | None = None
+        self._log = structlog.get_logger()
+        self._folded = WorkerCounters()
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            self._folded = unpack_counters((runtime / FOLDED_FILE).read_bytes())
+
+    async def start(self) -> None:
+        path = self._runtime / CHANNEL_FILE
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self._server = await asyncio.start_unix_server(self._serve, path=str(path))
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for worker in self.workers.values():
+            if worker.writer is not None:
+                worker.writer.close()
+
+    def publish(self, spec: SnapshotSpec) -> None:
+        """Send a snapshot to every worker that is there; the others get it with their hello."""
+        self.spec = spec
+        self.published_at = time.time()
+        data = frame(Install(spec))
+        for worker in self.workers.values():
+            if worker.writer is not None and worker.is_connected:
+                worker.writer.write(data)
+
+    @property
+    def connected(self) -> int:
+        return sum(worker.is_connected for worker in self.workers.values())
+
+    @property
+    def applied_everywhere(self) -> int:
+        """The generation that every expected worker has; 0 while one has none."""
+        there = [worker.generation for worker in self.workers.values() if worker.is_connected]
+        return min(there) if len(there) >= self.expected else 0
+
+    def totals(self) -> WorkerCounters:
+        """All workers, living and dead."""
+        total = WorkerCounters()
+        fold(total, self._folded, gauges=False)
+        for worker in self.workers.values():
+            fold(total, worker.counters, gauges=worker.is_connected)
+        return total
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        worker: WorkerState | None = None
+        try:
+            while True:
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                message = decode_from_worker(await reader.readexactly(length))
+                match message:
+                    case Hello(slot=slot, pid=pid):
+                        worker = self._welcome(slot, pid, writer)
+                    case Applied(generation=generation, at=at) if worker is not None:
+                        worker.generation, worker.applied_at = generation, at
+                    case Report(counters=counters) if worker is not None:
+                        worker.counters = unpack_counters(counters)
+        except (EOFError, OSError, msgspec.DecodeError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            if worker is not None and worker.writer is writer:
+                worker.is_connected, worker.writer = False, None
+            writer.close()
+
+    def _welcome(self, slot: int, pid: int, writer: asyncio.StreamWriter) -> WorkerState:
+        known = self.workers.get(slot)
+        if known is None or known.pid != pid:
+            if known is not None:
+                fold(self._folded, known.counters, gauges=False)
+                temporary = self._runtime / (FOLDED_FILE + ".new")
+                temporary.write_bytes(pack_counters(self._folded))
+                os.replace(temporary, self._runtime / FOLDED_FILE)
+            known = self.workers[slot] = WorkerState(slot, pid)
+        known.writer, known.is_connected = writer, True
+        if self.spec is not None:
+            writer.write(frame(Install(self.spec)))
+        return known

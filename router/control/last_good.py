@@ -1,0 +1,186 @@
+"""The last known good live values of each service, on disk: a restart while Redis is away goes on as before.
+
+One file per service in the state directory, replaced whole (write, fsync, rename, fsync of the directory), with a
+checksum. It must never apply a file that does not fit exactly, never block the loop on the disk, and never be a reason
+to stop: a state directory that cannot be written is reported once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from router.control.parse import WHOLE, ServiceRules, fit
+from router.core.live import Live
+
+SCHEMA: Final = 1
+MAX_BYTES: Final = 256 * 1024
+WRITE_GAP_SECONDS: Final = 1.0
+
+
+class Rejected(Exception):
+    """The file is there and is not applied; the message says why."""
+
+
+def path_of(state_dir: Path, service: str) -> Path:
+    return state_dir / f"live-{quote(service, safe='')}.json"
+
+
+def load(state_dir: Path, rules: ServiceRules) -> Live | None:
+    """The last known good values; None when there is no file. Raises ``Rejected``."""
+    path = path_of(state_dir, rules.name)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Rejected(f"{path} cannot be opened: {error.strerror}") from None
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if status.st_uid not in (os.geteuid(), 0):
+            raise Rejected(f"{path} belongs to another user")
+        if status.st_mode & 0o022:
+            raise Rejected(f"{path} may be written by others (mode {status.st_mode & 0o777:o})")
+        try:
+            content = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise Rejected(f"{path} cannot be read: {error.strerror}") from None
+    return _decode(content, path, rules)
+
+
+def _decode(content: bytes, path: Path, rules: ServiceRules) -> Live:
+    try:
+        document = json.loads(content) if len(content) <= MAX_BYTES else None
+        body, checksum = document["body"], document["checksum"]
+        is_whole = checksum == _checksum(body)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Rejected(f"{path} is corrupt: it is not what was written") from None
+    if not is_whole:
+        raise Rejected(f"{path} is corrupt: the checksum is wrong")
+    if body.get("schema") != SCHEMA:
+        raise Rejected(f"{path} has schema {body.get('schema')!r}, not {SCHEMA}")
+    if body.get("service") != rules.name:
+        raise Rejected(f"{path} is of the service {body.get('service')!r}")
+    if body.get("rings") != list(rules.rings):
+        raise Rejected(f"{path} is of other rings than the config file's")
+    live = _live(body["live"], path)
+    if fit(live, rules) != live or not all(0 <= points <= WHOLE for points in live.weights.values()):
+        raise Rejected(f"{path} does not fit the config file any more")
+    return live
+
+
+def _live(body: dict[str, Any], path: Path) -> Live:
+    try:
+        return Live(
+            weights={str(ring): int(points) for ring, points in body["weights"].items()},
+            versions={str(ring): str(name) for ring, name in body["versions"].items()},
+            killed=tuple(str(ring) for ring in body["killed"]),
+            freeze=str(body["freeze"]),
+            revision=str(body["revision"]),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Rejected(f"{path} is corrupt: it is not what was written") from None
+
+
+def _checksum(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
+    body = {
+        "schema": SCHEMA,
+        "service": rules.name,
+        "rings": list(rules.rings),
+        "saved_at": round(saved_at, 3),
+        "live": {
+            "weights": dict(live.weights),
+            "versions": dict(live.versions),
+            "killed": list(live.killed),
+            "freeze": live.freeze,
+            "revision": live.revision,
+        },
+    }
+    return json.dumps({"body": body, "checksum": _checksum(body)}, indent=1).encode()
+
+
+def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> None:
+    """Replace the file whole; blocks on the disk. Raises ``OSError``."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = path_of(state_dir, rules.name)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=state_dir)  # mode 0600
+    try:
+        with open(handle, "wb") as file:
+            file.write(_encode(live, rules, saved_at))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+class Keeper:
+    """Writes what it is offered: only when it differs from what is on disk, and at most once a second."""
+
+    def __init__(
+        self, state_dir: Path, on_trouble: Callable[[OSError], None], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._state_dir = state_dir
+        self._on_trouble = on_trouble
+        self._clock = clock
+        self._on_disk: dict[str, tuple[Live, tuple[str, ...]]] = {}
+        self._wanted: dict[str, tuple[Live, ServiceRules]] = {}
+        self._work = asyncio.Event()
+        self._is_reported = False
+
+    def knows(self, live: Live, rules: ServiceRules) -> None:
+        """This is what the file holds already."""
+        self._on_disk[rules.name] = (live, rules.rings)
+
+    def offer(self, live: Live, rules: ServiceRules) -> None:
+        """To be written soon, unless it is on disk already. Only values that come from a valid read of Redis."""
+        if self._on_disk.get(rules.name) == (live, rules.rings):
+            self._wanted.pop(rules.name, None)
+            return
+        self._wanted[rules.name] = (live, rules)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write for ever; after a cancellation, ``flush`` writes the rest."""
+        while True:
+            await self._work.wait()
+            await self.flush()
+            await asyncio.sleep(WRITE_GAP_SECONDS)
+
+    async def flush(self) -> None:
+        """Write what is wanted now."""
+        self._work.clear()
+        for service, (live, rules) in list(self._wanted.items()):
+            try:
+                await asyncio.to_thread(save, self._state_dir, live, rules, self._clock())
+            except OSError as error:
+                self._wanted.clear()
+                if not self._is_reported:
+                    self._is_reported = True
+                    self._on_trouble(error)
+                return
+            self.knows(live, rules)
+            if self._wanted.get(service) == (live, rules):
+                del self._wanted[service]
+            if self._is_reported:
+                self._is_reported = False

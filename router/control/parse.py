@@ -1,0 +1,392 @@
+"""From what Redis holds to what is applied: pure, total, and all poison handling in one place.
+
+Each hash (weights, versions, control) is taken whole or refused whole; a refused, missing or unreadable one leaves what
+was applied before. It must never raise, never apply half of a hash, and never let absence change the routing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, RawHash, RawService, key_of
+from router.core.live import Live
+from router.core.spec import ServiceSpec
+
+WHOLE: Final = 10_000
+"""Basis points in 100 percent."""
+REPORTED: Final = 5
+"""Bad fields named per hash: a screen full of junk helps nobody."""
+_PERCENT: Final = re.compile(rb"(\d{1,3})(?:\.(\d{1,2}))?")
+_SEPARATORS: Final = re.compile(r"[\s,]+")
+
+Reason = Literal[
+    "unknown_ring", "unknown_field", "unknown_version", "not_a_number", "out_of_range", "sum_above_100", "default_ring",
+    "wrong_type", "too_many_fields", "unreadable", "frozen", "held_missing",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRules:
+    """What the config file says about a service's rings: the ground that live values stand on."""
+
+    name: str
+    rings: tuple[str, ...]
+    """Inner → outer; the last one is the default ring."""
+    weights: Mapping[str, int]
+    """Ring → basis points of the config file, without the default ring."""
+    versions: Mapping[str, str]
+    """Ring → version of the config file."""
+    version_names: frozenset[str]
+
+    @property
+    def default_ring(self) -> str:
+        return self.rings[-1]
+
+    def effective_weights(self, live: Live) -> dict[str, int]:
+        """Ring → basis points as routed, without the default ring."""
+        return {ring: live.weights.get(ring, self.weights.get(ring, 0)) for ring in self.rings[:-1]}
+
+    def effective_versions(self, live: Live) -> dict[str, str]:
+        """Ring → version as routed."""
+        return {ring: live.versions.get(ring, self.versions[ring]) for ring in self.rings}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why (a part of) what Redis holds is not applied, for status, metric (``reason``), log and dashboard."""
+
+    key: str
+    field: str
+    value: str
+    reason: Reason
+    message: str
+    """One sentence, with the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What to apply, what was wrong, and whether anything of it came from Redis (else all of it is held)."""
+
+    live: Live
+    problems: tuple[Refusal, ...] = ()
+    is_from_redis: bool = False
+
+
+def rules_of(service: ServiceSpec) -> ServiceRules:
+    """The rules of a service as the snapshot describes it."""
+    return ServiceRules(
+        name=service.name,
+        rings=tuple(ring.name for ring in service.rings),
+        weights={ring.name: ring.basis_points for ring in service.rings[:-1]},
+        versions={ring.name: ring.version for ring in service.rings},
+        version_names=frozenset(version.name for version in service.versions),
+    )
+
+
+def parse(raw: RawService, rules: ServiceRules, previous: Live | None) -> Parsed:
+    """What the hashes mean. ``previous`` is what is applied now; None when nothing but the config file ever was.
+
+    A freeze is judged against ``previous``; with None there is nothing to widen from, so the first read is adopted.
+    """
+    problems: list[Refusal] = []
+    held = Live() if previous is None else previous
+    weights = _weights(_present(raw.weights, rules, "weights", problems), rules, problems)
+    control = _control(_present(raw.control, rules, "control", problems), rules, problems)
+    versions = _versions(_present(raw.versions, rules, "versions", problems), rules, problems)
+    if control is None and _is_missing(raw.control) and weights is not None:
+        control = _Control()  # nothing is switched on; only a valid weights hash beside it proves that nobody flushed
+    killed, freeze = (held.killed, held.freeze) if control is None else (control.killed, control.freeze)
+
+    proposed = Live(
+        weights=held.weights if weights is None else weights.by_ring,
+        versions=held.versions if versions is None else versions,
+        killed=killed,
+        freeze=freeze,
+        revision=held.revision if weights is None else weights.revision,
+    )
+    if previous is not None and freeze:
+        if weights is not None and (ring := _widened(proposed, previous, rules)) is not None:
+            problems.append(_frozen_weights(ring, proposed, previous, rules))
+            proposed = replace(proposed, weights=held.weights, revision=held.revision)
+        if versions is not None and (ring := _widened_version(proposed, previous, rules)) is not None:
+            problems.append(_frozen_version(ring, proposed, previous, rules))
+            proposed = replace(proposed, versions=held.versions)
+    problems.extend(_held(raw, rules, held, is_control_held=control is None))
+    is_from_redis = any(part is not None for part in (weights, versions)) or bool(raw.control and control is not None)
+    return Parsed(proposed, tuple(problems), is_from_redis)
+
+
+def fit(live: Live, rules: ServiceRules) -> Live:
+    """What of ``live`` still makes sense under other rules (the config file has changed): whole weights or none."""
+    weights = {ring: points for ring, points in live.weights.items() if ring in rules.rings[:-1]}
+    fitted = Live(
+        weights=weights,
+        versions={
+            ring: name for ring, name in live.versions.items() if ring in rules.rings and name in rules.version_names
+        },
+        killed=tuple(ring for ring in rules.rings[:-1] if ring in live.killed),
+        freeze=live.freeze,
+        revision=live.revision,
+    )
+    if sum(rules.effective_weights(fitted).values()) > WHOLE:
+        fitted = replace(fitted, weights={}, revision="")
+    return fitted
+
+
+def percent(basis_points: int) -> str:
+    """``1050`` → ``10.5``"""
+    whole, rest = divmod(basis_points, 100)
+    return f"{whole}.{rest:02d}".rstrip("0") if rest else str(whole)
+
+
+def basis_points_of(value: bytes) -> int | None:
+    """``b"10.5"`` → 1050: ASCII digits, at most three of them and two decimals; None for anything else."""
+    match = _PERCENT.fullmatch(value)
+    if match is None:
+        return None
+    return int(match[1]) * 100 + int((match[2] or b"").ljust(2, b"0"))
+
+
+def show(value: bytes) -> str:
+    """Any bytes as short printable text, in quotes."""
+    text = repr(value.decode("utf-8", "backslashreplace"))
+    return text if len(text) <= 60 else text[:57] + "…'"
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    by_ring: dict[str, int]
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Control:
+    killed: tuple[str, ...] = ()
+    freeze: str = ""
+
+
+def _is_missing(raw: RawHash) -> bool:
+    return not isinstance(raw, RawFault) and not raw
+
+
+def _present(
+    raw: RawHash, rules: ServiceRules, name: HashName, problems: list[Refusal]
+) -> Mapping[bytes, bytes] | None:
+    """The fields of a hash that is there and may be read."""
+    key = key_of(rules.name, name)
+    if isinstance(raw, RawFault):
+        fault = raw
+    elif len(raw) > MAX_FIELDS:
+        fault = RawFault("too_many_fields", f"{len(raw)} fields, more than {MAX_FIELDS}")
+    else:
+        return raw or None
+    match fault.reason:
+        case "wrong_type":
+            message = f"{key} is not a hash; what was applied before stays. Remove it (DEL {key}) and HSET it again."
+            problems.append(Refusal(key, "", "", "wrong_type", message))
+        case "too_many_fields":
+            message = f"{key} has {fault.message}; what was applied before stays. HDEL what does not belong there."
+            problems.append(Refusal(key, "", "", "too_many_fields", message))
+        case _:
+            message = f"{key} cannot be read ({fault.message}); what was applied before stays."
+            problems.append(Refusal(key, "", "", "unreadable", message))
+    return None
+
+
+def _weights(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems: list[Refusal]) -> _Weights | None:
+    if fields is None:
+        return None
+    key = key_of(rules.name, "weights")
+    bad: list[Refusal] = []
+    by_ring: dict[str, int] = {}
+    revision = ""
+    for name, value in sorted(fields.items()):
+        ring = _text(name)
+        if ring == REVISION_FIELD:
+            revision = _printable(value)[:64]
+            continue
+        refused = _unknown_ring(key, name, value, rules)
+        points = basis_points_of(value)
+        if refused is None and ring == rules.default_ring:
+            refused = Refusal(
+                key, ring, show(value), "default_ring",
+                f"{ring} is the default ring and takes what the others leave: it has no weight of its own "
+                f"(HDEL {key} {ring}).",
+            )  # fmt: skip
+        elif refused is None and points is None:
+            is_number = re.fullmatch(rb"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value) is not None
+            refused = Refusal(
+                key, ring, show(value), "out_of_range" if is_number else "not_a_number",
+                f"the weight {show(value)} of {ring} is not a percentage from 0 to 100 with at most two decimals: "
+                f"HSET {key} {ring} 5",
+            )  # fmt: skip
+        elif refused is None and points is not None and points > WHOLE:
+            message = f"the weight {show(value)} of {ring} is more than 100 percent: HSET {key} {ring} 5"
+            refused = Refusal(key, ring, show(value), "out_of_range", message)
+        if refused is not None:
+            bad.append(refused)
+        elif points is not None:
+            by_ring[ring] = points
+    effective = rules.effective_weights(Live(weights=by_ring))
+    total = sum(effective.values())
+    if not bad and total > WHOLE:
+        terms = [
+            f"{ring} {percent(w)}" + ("" if ring in by_ring else " (config file)") for ring, w in effective.items()
+        ]
+        bad.append(
+            Refusal(
+                key, "", percent(total), "sum_above_100",
+                f"the weights add up to {percent(total)} percent, more than 100: {' + '.join(terms)}. "
+                f"Lower one; several at once are one command: HSET {key} RING PERCENT RING PERCENT",
+            )
+        )  # fmt: skip
+    problems.extend(bad[:REPORTED])
+    return None if bad else _Weights(by_ring, revision)
+
+
+def _versions(
+    fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems: list[Refusal]
+) -> dict[str, str] | None:
+    if fields is None:
+        return None
+    key = key_of(rules.name, "versions")
+    bad: list[Refusal] = []
+    by_ring: dict[str, str] = {}
+    for name, value in sorted(fields.items()):
+        if _text(name) == REVISION_FIELD:
+            continue
+        refused = _unknown_ring(key, name, value, rules)
+        if refused is None and _text(value) not in rules.version_names:
+            message = (
+                f"there is no version {show(value)} for {_text(name)}: {_choices(_text(value), rules.version_names)}."
+            )
+            refused = Refusal(key, _text(name), show(value), "unknown_version", message)
+        if refused is not None:
+            bad.append(refused)
+        else:
+            by_ring[_text(name)] = _text(value)
+    problems.extend(bad[:REPORTED])
+    return None if bad else by_ring
+
+
+def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems: list[Refusal]) -> _Control | None:
+    if fields is None:
+        return None
+    key = key_of(rules.name, "control")
+    bad: list[Refusal] = []
+    killed: set[str] = set()
+    freeze = ""
+    for name, value in sorted(fields.items()):
+        match _text(name):
+            case "freeze":
+                freeze = _printable(value)[:200].strip() or ("(no readable reason)" if value.strip() else "")
+            case "kill":
+                for ring in filter(None, _SEPARATORS.split(_text(value))):
+                    if ring == "*":
+                        killed.update(rules.rings[:-1])
+                    elif ring == rules.default_ring:
+                        message = (
+                            f"{ring} is the default ring and cannot be killed: everybody has to go somewhere. "
+                            f"HSET {key} kill '*' sends everybody to it."
+                        )
+                        bad.append(Refusal(key, "kill", show(value), "default_ring", message))
+                    elif ring not in rules.rings:
+                        message = f"kill names no ring of {rules.name}: {show(ring.encode())}. {_rings(ring, rules)}."
+                        bad.append(Refusal(key, "kill", show(value), "unknown_ring", message))
+                    else:
+                        killed.add(ring)
+            case REVISION_FIELD:
+                continue
+            case _:
+                message = f"{key} knows the fields kill and freeze, not {show(name)}: HDEL {key} {show(name)}"
+                bad.append(Refusal(key, show(name), show(value), "unknown_field", message))
+    problems.extend(bad[:REPORTED])
+    return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze)
+
+
+def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: bool) -> list[Refusal]:
+    """What is not in Redis any more and stays in force nevertheless."""
+    missing: list[tuple[HashName, str]] = []
+    if _is_missing(raw.weights) and (held.weights or held.revision):
+        missing.append(("weights", "`ring-router weights reset` goes back to the config file"))
+    if _is_missing(raw.versions) and held.versions:
+        missing.append(("versions", "HSET the version that a ring shall run"))
+    if _is_missing(raw.control) and is_control_held and (held.killed or held.freeze):
+        missing.append(("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' switches both off"))
+    return [
+        Refusal(
+            key_of(rules.name, name), "", "", "held_missing",
+            f"{name} missing: {key_of(rules.name, name)} is gone, what was applied before stays; {remedy}.",
+        )
+        for name, remedy in missing
+    ]  # fmt: skip
+
+
+def _widened(proposed: Live, previous: Live, rules: ServiceRules) -> str | None:
+    """The innermost ring whose outer border in the hash space would move outward."""
+    before, after = rules.effective_weights(previous), rules.effective_weights(proposed)
+    border_before = border_after = 0
+    for ring in rules.rings[:-1]:
+        border_before += before[ring]
+        border_after += after[ring]
+        if border_after > border_before:
+            return ring
+    return None
+
+
+def _widened_version(proposed: Live, previous: Live, rules: ServiceRules) -> str | None:
+    """The innermost ring that would run something else than what a ring further out runs already."""
+    before, after = rules.effective_versions(previous), rules.effective_versions(proposed)
+    for index, ring in enumerate(rules.rings):
+        if after[ring] != before[ring] and after[ring] not in {before[outer] for outer in rules.rings[index + 1 :]}:
+            return ring
+    return None
+
+
+def _frozen_weights(ring: str, proposed: Live, previous: Live, rules: ServiceRules) -> Refusal:
+    before, after = rules.effective_weights(previous)[ring], rules.effective_weights(proposed)[ring]
+    message = (
+        f"frozen ({proposed.freeze}): {ring} {percent(before)} → {percent(after)} would widen an audience. "
+        f"Narrowing works; HDEL {key_of(rules.name, 'control')} freeze ends the freeze."
+    )
+    return Refusal(key_of(rules.name, "weights"), ring, repr(percent(after)), "frozen", message)
+
+
+def _frozen_version(ring: str, proposed: Live, previous: Live, rules: ServiceRules) -> Refusal:
+    before, after = rules.effective_versions(previous)[ring], rules.effective_versions(proposed)[ring]
+    message = (
+        f"frozen ({proposed.freeze}): {ring} {before} → {after} would give an audience a version that no ring further "
+        f"out runs. HDEL {key_of(rules.name, 'control')} freeze ends the freeze."
+    )
+    return Refusal(key_of(rules.name, "versions"), ring, repr(after), "frozen", message)
+
+
+def _unknown_ring(key: str, name: bytes, value: bytes, rules: ServiceRules) -> Refusal | None:
+    ring = _text(name)
+    if ring in rules.rings:
+        return None
+    message = f"there is no ring {show(name)} in {rules.name}. {_rings(ring, rules)}. HDEL {key} {show(name)}"
+    return Refusal(key, show(name), show(value), "unknown_ring", message)
+
+
+def _rings(wanted: str, rules: ServiceRules) -> str:
+    return _choices(wanted, rules.rings[:-1])
+
+
+def _choices(wanted: str, names: tuple[str, ...] | frozenset[str]) -> str:
+    ordered = list(names) if isinstance(names, tuple) else sorted(names)
+    close = difflib.get_close_matches(wanted[:60], ordered, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There is: {', '.join(ordered)}"
+
+
+def _text(value: bytes) -> str:
+    """Text for comparing: bytes that are not UTF-8 become something that equals no name of a config file."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _printable(value: bytes) -> str:
+    return "".join(char if char.isprintable() else "�" for char in value.decode("utf-8", "replace"))

@@ -1,0 +1,274 @@
+"""The control process: config file, Redis, snapshots and the admin side, in one loop that no request waits for.
+
+It composes what the layers below offer and decides nothing itself. A bad config changes nothing and is said; killed, it
+is restarted by the parent and goes on from the runtime directory while the workers route as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import platform
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from router import __version__
+from router.admin.app import create_app
+from router.config.compile import service_rules
+from router.config.load import ConfigError, load_settings, parse_settings
+from router.config.settings import Settings
+from router.control.board import Board
+from router.control.hub import Hub
+from router.control.store import Store
+from router.core.live import Live
+from router.core.snapshot import default_basis_points
+from router.core.spec import ServiceSpec
+from router.process.lifetime import end_with_parent, unblock_signals
+from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.log import configure
+from router.telemetry.tasks import spawn
+
+CONFIG_POLL_SECONDS: Final = 1.0
+"""A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
+
+
+class Control:
+    """One running control process; also the admin side's view of it."""
+
+    def __init__(self, settings: Settings, path: Path, runtime: Path, workers: int, listen: str) -> None:
+        self.settings = settings
+        self._path = path
+        self._listen = listen
+        self._started_at = time.time()
+        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._refused_digest = ""
+        self._config_error = ""
+        self._needs_restart: tuple[str, ...] = ()
+        self._reloads: Counter[str] = Counter()
+        self._loaded_at = time.time()
+        self._revision = 1
+        self._log = structlog.get_logger()
+        self._stop = asyncio.Event()
+        self.instance = settings.instance or f"{socket.gethostname()}:{listen.rpartition(':')[2]}"
+        self.hub = Hub(runtime, workers)
+        self.board = Board(runtime, self.hub.publish)
+        state_dir = Path(settings.state_dir)
+        self.store = Store(
+            settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
+        )
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
+        await runner.setup()
+        host, port = self.settings.admin.host, self.settings.admin.port
+        try:
+            await web.TCPSite(runner, host, port, reuse_address=True).start()
+        except OSError as error:
+            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+        # Redis has half a second to say what is live; then the workers get what there is.
+        await self.store.start()
+        self._refresh(self.store.live)
+        if self.hub.spec is None and self.board.spec is not None:
+            self.hub.publish(self.board.spec)
+        await self.hub.start()
+        watching = spawn(self._watch_config(), name="config file")
+        await self._stop.wait()
+        watching.cancel()
+        await self.store.stop()
+        await self.hub.stop()
+        await runner.cleanup()
+
+    # -- what changes routing ------------------------------------------------------------------------------------------
+
+    def _live_changed(self, live: Mapping[str, Live]) -> None:
+        self._refresh(live)
+
+    def _refresh(self, live: Mapping[str, Live]) -> None:
+        if self.board.refresh(self.settings, live) and self.board.spec is not None:
+            self.store.note_applied(self.board.spec.generation)
+
+    async def _watch_config(self) -> None:
+        while True:
+            await asyncio.sleep(CONFIG_POLL_SECONDS)
+            self._look_at_config(is_asked=False)
+
+    def reload(self) -> None:
+        """SIGHUP: look at the file now, and say so whatever comes of it."""
+        self._look_at_config(is_asked=True)
+
+    def _look_at_config(self, *, is_asked: bool) -> None:
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            self._refuse_config(f"cannot read {self._path}: {error.strerror}", digest="unreadable")
+            return
+        digest = hashlib.sha256(content).hexdigest()
+        if digest == self._digest:
+            if is_asked:
+                self._reloads["unchanged"] += 1
+                self._log.info(f"config {self._path} is unchanged")
+            self._config_error = self._refused_digest = ""
+            return
+        if digest == self._refused_digest and not is_asked:
+            return
+        try:
+            settings = parse_settings(content.decode("utf-8", "surrogateescape"), str(self._path), os.environ)
+        except ConfigError as error:
+            self._refuse_config(str(error), digest)
+            return
+        self._accept_config(settings, digest)
+
+    def _refuse_config(self, why: str, digest: str) -> None:
+        if digest == self._refused_digest:
+            return
+        self._refused_digest, self._config_error = digest, why
+        self._reloads["failure"] += 1
+        self._log.error(f"config refused, #{self._revision} stays in force: {why}")
+
+    def _accept_config(self, settings: Settings, digest: str) -> None:
+        old, self.settings = self.settings, settings
+        self._digest, self._refused_digest, self._config_error = digest, "", ""
+        self._reloads["success"] += 1
+        self._revision += 1
+        self._loaded_at = time.time()
+        fixed = ("listen", "admin", "workers", "state_dir", "redis", "instance", "access_log")
+        self._needs_restart = tuple(key for key in fixed if getattr(old, key) != getattr(settings, key))
+        self.store.update_rules(service_rules(settings))
+        self._refresh(self.store.live)
+        self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
+        if self._needs_restart:
+            self._log.warning(
+                f"changed, but only read at the start: {', '.join(self._needs_restart)}; restart to apply"
+            )
+
+    # -- View ----------------------------------------------------------------------------------------------------------
+
+    def readiness(self) -> tuple[bool, str]:
+        hub = self.hub
+        having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)
+        if having < hub.expected:
+            return False, f"not ready: {having} of {hub.expected} workers have a snapshot"
+        degraded = self.store.state == "down"
+        return True, "ready, degraded: Redis is down, last known good weights serve" if degraded else "ready"
+
+    def metrics(self) -> bytes:
+        store = self.store
+        return render(
+            Figures(
+                counters=self.hub.totals(),
+                spec=self.board.spec,
+                store=StoreFigures(
+                    is_up=store.state in ("live", "poll"),
+                    staleness_seconds=store.staleness_seconds,
+                    errors=store.errors_total,
+                    rejected=store.rejected_total,
+                    sources={name: store.source(name) for name in self.settings.services},
+                ),
+                config=ConfigFigures(self._reloads, not self._config_error, self._loaded_at),
+                workers_connected=self.hub.connected,
+                workers_expected=self.hub.expected,
+                last_change_at=self.hub.published_at,
+                build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
+            )
+        )
+
+    def state(self) -> dict[str, Any]:
+        spec, store = self.board.spec, self.store
+        return {
+            "instance": self.instance,
+            "version": __version__,
+            "started_at": self._started_at,
+            "listen": self._listen,
+            "config_path": str(self._path.resolve()),
+            "config": {
+                "revision": self._revision,
+                "loaded_at": self._loaded_at,
+                "error": self._config_error,
+                "needs_restart": self._needs_restart,
+            },
+            "store": {
+                "state": store.state,
+                "staleness_seconds": store.staleness_seconds,
+                "last_error": store.last_error,
+            },
+            "generation": spec.generation if spec else 0,
+            "applied_everywhere": self.hub.applied_everywhere,
+            "published_at": self.hub.published_at,
+            "workers": [
+                {
+                    "slot": w.slot,
+                    "pid": w.pid,
+                    "generation": w.generation,
+                    "applied_at": w.applied_at,
+                    "connected": w.is_connected,
+                    "resident_bytes": w.counters.resident_bytes,
+                }
+                for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
+            ],
+            "services": {service.name: self._service_state(service) for service in (spec.services if spec else ())},
+            "snapshot": spec,
+        }
+
+    def _service_state(self, service: ServiceSpec) -> dict[str, Any]:
+        store, totals = self.store, self.hub.totals()
+        requests: Counter[str] = Counter()
+        for (name, ring, _), counters in totals.rings.items():
+            if name == service.name:
+                requests[ring] += sum(counters.codes.values())
+        default = service.rings[-1]
+        return {
+            "source": store.source(service.name),
+            "freeze": store.live[service.name].freeze if service.name in store.live else "",
+            "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
+            "rings": [
+                {
+                    "ring": ring.name,
+                    "version": ring.version,
+                    "weight": (default_basis_points(service) if ring is default else ring.basis_points) / 100,
+                    "killed": ring.name in service.killed,
+                    "requests": requests[ring.name],
+                }
+                for ring in service.rings
+            ],
+        }
+
+
+async def _main(options: argparse.Namespace) -> None:
+    settings = load_settings(options.config, os.environ)
+    await Control(settings, options.config, options.runtime, options.workers, options.listen).run()
+
+
+def main() -> None:
+    """Entry point of the control process; the parent is the one who calls it."""
+    parser = argparse.ArgumentParser(prog="ring-router control")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--runtime", type=Path, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    unblock_signals()
+    end_with_parent(options.parent)
+    configure("control")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(options))
+
+
+if __name__ == "__main__":
+    main()

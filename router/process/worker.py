@@ -1,0 +1,201 @@
+"""A worker process: the data plane, a listening socket it was given, and a channel to control.
+
+It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listener with its
+first snapshot and not before. SIGTERM drains; a second one breaks off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import uvloop
+
+from router.core.spec import SnapshotSpec
+from router.process.lifetime import end_with_parent, unblock_signals
+from router.proxy.downstream import Downstream
+from router.proxy.plane import DataPlane
+from router.telemetry.access_log import AccessLog
+from router.telemetry.counters import WorkerCounters
+from router.telemetry.messages import LENGTH, Applied, Hello, Report, decode_install, frame, pack_counters
+
+REPORT_SECONDS: Final = 1.0
+RECONNECT_SECONDS: Final = (0.05, 1.0)
+BACKLOG: Final = 4096
+SNAPSHOT_FILE: Final = "snapshot.msgpack"
+CHANNEL_FILE: Final = "control.sock"
+
+
+class Worker:
+    """One worker: owns its plane, its server and its tasks."""
+
+    def __init__(self, slot: int, listener: socket.socket, runtime: Path) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.slot = slot
+        self.plane = DataPlane(self.loop, self.spawn)
+        self._listener = listener
+        self._runtime = runtime
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drained = asyncio.Event()
+        self._terms = 0
+        self._random = random.Random()
+
+    def spawn(self, work: object, *, name: str) -> asyncio.Task[None]:
+        """A task with a name and an owner: kept until it ends, cancelled when the worker does."""
+        task: asyncio.Task[None] = self.loop.create_task(work, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self) -> None:
+        """Until drained."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._terminate)
+        channel = self.spawn(self._talk(), name="channel")
+        await self._drained.wait()
+        channel.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        self.plane.close()
+        if self.plane.access_log is not None:
+            self.plane.access_log.stop()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _terminate(self) -> None:
+        self._terms += 1
+        if self._terms == 1:
+            self.spawn(self._drain(), name="drain")
+        else:
+            self._drained.set()
+
+    async def _drain(self) -> None:
+        if self._server is not None:
+            await self._take_waiting()
+            self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.plane.listener.drain_timeout):
+                await self.plane.drain()
+        self._drained.set()
+
+    async def _take_waiting(self) -> None:
+        """Accept what the kernel has queued already: those clients have been told that they are connected."""
+        with socket.socket(fileno=os.dup(self._listener.fileno())) as listener:
+            listener.setblocking(False)
+            for _ in range(BACKLOG):
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                await self.loop.connect_accepted_socket(lambda: Downstream(self.plane), connection)
+
+    # -- the snapshot --------------------------------------------------------------------------------------------------
+
+    async def _install(self, spec: SnapshotSpec) -> None:
+        plane = self.plane
+        plane.install(spec)
+        if spec.access_log == "off":
+            if plane.access_log is not None:
+                plane.access_log.stop()
+                plane.access_log = None
+        elif plane.access_log is None:
+            plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log)
+        if self._server is None and not self._terms:
+            # What start-up left behind is never garbage: keep the collector from walking it again and again.
+            gc.collect()
+            gc.freeze()
+            self._server = await self.loop.create_server(
+                lambda: Downstream(plane), sock=self._listener, backlog=BACKLOG
+            )
+
+    async def _talk(self) -> None:
+        """Keep a channel to control open; without control, start from the snapshot it left."""
+        delay, longest = RECONNECT_SECONDS
+        failures = 0
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(self._runtime / CHANNEL_FILE))
+                failures = 0
+                await self._session(reader, writer)
+            except (OSError, EOFError, msgspec.DecodeError):
+                failures += 1
+            if self._server is None and failures > 1:
+                await self._install_left_behind()
+            await asyncio.sleep(self._random.uniform(0, min(longest, delay * 2**failures)))
+
+    async def _install_left_behind(self) -> None:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            data = (self._runtime / SNAPSHOT_FILE).read_bytes()
+            await self._install(msgspec.msgpack.decode(data, type=SnapshotSpec))
+
+    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(Hello(self.slot, os.getpid())))
+        reports = self.spawn(self._report(writer), name="reports")
+        try:
+            while True:
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                install = decode_install(await reader.readexactly(length))
+                await self._install(install.snapshot)
+                writer.write(frame(Applied(install.snapshot.generation, time.time())))
+        finally:
+            reports.cancel()
+            writer.close()
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            before = self.loop.time()
+            writer.write(frame(Report(pack_counters(self._collect()))))
+            await writer.drain()
+            await asyncio.sleep(REPORT_SECONDS)
+            self.plane.counters.loop_lag_seconds = max(0.0, self.loop.time() - before - REPORT_SECONDS)
+
+    def _collect(self) -> WorkerCounters:
+        counters = self.plane.collect()
+        counters.resident_bytes = resident_bytes()
+        return counters
+
+
+def resident_bytes() -> int:
+    """This process's resident memory."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def _main(options: argparse.Namespace) -> None:
+    listener = socket.socket(fileno=options.fd)
+    listener.setblocking(False)
+    await Worker(options.slot, listener, options.runtime).run()
+
+
+def main() -> None:
+    """Entry point of a worker process; the parent is the one who calls it."""
+    parser = argparse.ArgumentParser(prog="ring-router worker")
+    parser.add_argument("--slot", type=int, required=True)
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--runtime", type=Path, required=True)
+    options = parser.parse_args()
+    unblock_signals()
+    end_with_parent(options.parent)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(options))
+
+
+if __name__ == "__main__":
+    main()

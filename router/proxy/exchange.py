@@ -1,0 +1,342 @@
+"""One request and its response: the glue between a client's connection and an endpoint's.
+
+The way is one direction: ``start`` → head sent → ``respond`` → ``more`` … → finished. Whatever goes wrong arrives in
+``upstream_lost``, ``fail`` or ``client_gone``, and each exchange ends exactly once, in ``_finish``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from router.proxy.failures import Failure, render
+from router.proxy.forwarding import Fields, ResponseHead
+from router.proxy.framing import LAST_CHUNK, chunk
+from router.proxy.pool import Endpoint
+from router.proxy.upstream import Upstream
+from router.telemetry.counters import histogram_index
+
+if TYPE_CHECKING:
+    from router.proxy.downstream import Downstream
+    from router.proxy.plane import DataPlane, Lane
+
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""RFC 9110 §9.2.2."""
+CLIENT_GONE: Final = 499
+"""nginx's code for a client that left before the response; never sent to anybody."""
+CONNECT_ATTEMPTS: Final = 3
+_SET_COOKIE: Final = b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax\r\n"
+
+
+class Exchange:
+    """One request on its way. Made when a head is complete, dropped when the response is."""
+
+    __slots__ = (
+        "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried", "_status",
+        "_trace", "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "method",
+        "minted", "plane", "received", "request_id", "sent", "sent_at", "started", "target", "upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self, downstream: Downstream, lane: Lane, method: bytes, target: bytes, request_id: bytes, head: bytes,
+        *, chunks_request: bool, started: float, minted: bytes | None,
+    ) -> None:  # fmt: skip
+        self.downstream = downstream
+        self.plane: DataPlane = downstream.plane
+        self.lane = lane
+        self.method = method
+        self.target = target
+        self.request_id = request_id
+        self.minted = minted
+        self.started = started
+        self.sent_at = started
+        self.sent = 0
+        self.received = 0
+        self.upstream: Upstream | None = None
+        self.endpoint: Endpoint | None = None
+        self.is_request_complete = False
+        self.is_request_sent = False
+        self.is_finished = False
+        self._head = head
+        self._chunks_request = chunks_request
+        self._outgoing: list[bytes] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._attempts = 0
+        self._retried = False
+        self._status = 0
+        self._is_chunked = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.method!r} {self.target!r} ring={self.lane.ring} status={self._status}>"
+
+    # -- the request -------------------------------------------------------------------------------------------------
+
+    def start(self, first: bytes, *, complete: bool) -> None:
+        """Choose an endpoint and send the head with the body bytes that came with it."""
+        self.lane.counters.in_flight += 1
+        self.is_request_complete = complete
+        data = self._head
+        if first or (complete and self._chunks_request):
+            data += self._body(first, done=complete)
+        endpoint = self.lane.pool.pick(self.plane.choose)
+        if endpoint is None:
+            self.fail(Failure.NO_ENDPOINT)
+            return
+        self.endpoint = endpoint
+        upstream = endpoint.borrow()
+        if upstream is None:
+            self._outgoing = [data]
+            self._connect(endpoint)
+        else:
+            self._send(upstream, data)
+
+    def _send(self, upstream: Upstream, data: bytes) -> None:
+        self.upstream = upstream
+        self.is_request_sent = self.is_request_complete
+        self.sent_at = monotonic()
+        upstream.begin(self, data)
+
+    def request_body(self, piece: bytes, *, done: bool) -> None:
+        """More of the request body, already without its framing."""
+        self.is_request_complete = done
+        data = self._body(piece, done=done)
+        if self._outgoing is not None:
+            self._outgoing.append(data)
+            self.downstream.hold_reading()
+        elif self.upstream is not None:
+            self.upstream.transport.write(data)
+            if done:
+                self.is_request_sent = True
+                self.sent_at = monotonic()
+
+    def _body(self, piece: bytes, *, done: bool) -> bytes:
+        self.received += len(piece)
+        if not self._chunks_request:
+            return piece
+        framed = chunk(piece) if piece else b""
+        return framed + LAST_CHUNK if done else framed
+
+    def pause_upload(self) -> None:
+        self.downstream.hold_reading()
+
+    def resume_upload(self) -> None:
+        self.downstream.release_reading()
+
+    # -- a connection, when none was warm ------------------------------------------------------------------------------
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._attempts += 1
+        self._connecting = self.plane.spawn(self._connected(endpoint), name=f"connect {endpoint.spec.address}")
+
+    async def _connected(self, endpoint: Endpoint) -> None:
+        plane, spec = self.plane, endpoint.spec
+        try:
+            async with asyncio.timeout(self.lane.pool.timeouts.connect):
+                _, upstream = await plane.loop.create_connection(
+                    lambda: Upstream(endpoint, plane.wheel), spec.host, spec.port
+                )
+        except TimeoutError:
+            endpoint.failed("timeout")
+            failure = Failure.CONNECT_TIMEOUT
+        except OSError:
+            endpoint.failed("connect")
+            failure = Failure.CONNECT_FAILED
+        else:
+            if self.is_finished:
+                upstream.rest_in_pool()
+                return
+            data = b"".join(self._outgoing or ())
+            self._outgoing = None
+            self._send(upstream, data)
+            self.downstream.release_reading()
+            return
+        if self.is_finished:
+            return
+        # Nothing was sent, so any method may go to another endpoint of the same version.
+        other = self.lane.pool.pick(plane.choose, avoid=endpoint)
+        if other is None or other is endpoint or self._attempts >= CONNECT_ATTEMPTS:
+            self.fail(failure)
+            return
+        self.endpoint = other
+        warm = other.borrow()
+        if warm is None:
+            self._connect(other)
+        else:
+            data = b"".join(self._outgoing or ())
+            self._outgoing = None
+            self._send(warm, data)
+            self.downstream.release_reading()
+
+    def upstream_lost(self, kind: str) -> None:
+        """The endpoint's connection ended before the response did. ``kind`` is ``reset`` or ``protocol``."""
+        upstream, self.upstream = self.upstream, None
+        endpoint = self.endpoint
+        if self.is_finished or endpoint is None:
+            return
+        was_reused = upstream is not None and upstream.uses > 1
+        if (
+            kind == "reset"
+            and was_reused
+            and self._status == 0
+            and not self._retried
+            and self.received == 0
+            and self.is_request_complete
+            and self.method in _IDEMPOTENT
+        ):
+            # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one.
+            self._retried = True
+            self.lane.counters.retries += 1
+            self._outgoing = [self._head + self._body(b"", done=True)]
+            self._connect(endpoint)
+            return
+        endpoint.failed(kind)
+        self.fail(Failure.UPSTREAM_RESET if kind == "reset" else Failure.UPSTREAM_PROTOCOL)
+
+    # -- the response --------------------------------------------------------------------------------------------------
+
+    def interim(self, status: int, reason: bytes, fields: Fields) -> None:
+        """A 1xx head: passed on to clients that can read one (RFC 9110 §15.2)."""
+        if self.downstream.is_http10 or status == 101:
+            return
+        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.downstream.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, lines))
+
+    def respond(self, status: int, reason: bytes, head: ResponseHead, piece: bytes, *, done: bool) -> None:
+        """The response head with the first body bytes: one write."""
+        downstream, lane = self.downstream, self.lane
+        self._status = status
+        now = monotonic()
+        waited = now - self.sent_at
+        counters = lane.counters
+        counters.upstream[histogram_index(waited)] += 1
+        counters.upstream_sum += waited
+        if self.minted is not None:
+            self._set_cookie(head)
+        out = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *head.forwarded, lane.response_headers]
+        if head.length is not None:
+            if status != 204:
+                out.append(b"Content-Length: %d\r\n" % head.length)
+        elif self.method != b"HEAD" and status not in (204, 304):
+            if downstream.is_http10:
+                downstream.keep_alive = False
+            else:
+                self._is_chunked = True
+                out.append(b"Transfer-Encoding: chunked\r\n")
+        if not self.is_request_complete or self.plane.is_draining:
+            # An early response: the rest of the upload is thrown away and the connection ends (RFC 9112 §9.3).
+            downstream.keep_alive = False
+        if not downstream.keep_alive:
+            out.append(b"Connection: close\r\n")
+        elif downstream.is_http10:
+            out.append(b"Connection: keep-alive\r\n")
+        out.append(b"\r\n")
+        if piece:
+            self.sent += len(piece)
+            out.append(chunk(piece) if self._is_chunked else piece)
+        if done and self._is_chunked:
+            out.append(LAST_CHUNK)
+        downstream.transport.write(b"".join(out))
+        if done:
+            self._finish(now)
+        else:
+            downstream.arm(lane.pool.timeouts.between_bytes)
+
+    def more(self, piece: bytes, *, done: bool) -> None:
+        """More of the response body, and perhaps its end."""
+        if self.is_finished:
+            return
+        transport = self.downstream.transport
+        self.sent += len(piece)
+        if self._is_chunked:
+            framed = chunk(piece) if piece else b""
+            transport.write(framed + LAST_CHUNK if done else framed)
+        elif piece:
+            transport.write(piece)
+        if done:
+            self._finish(monotonic())
+        else:
+            self.downstream.arm(self.lane.pool.timeouts.between_bytes)
+
+    def _set_cookie(self, head: ResponseHead) -> None:
+        """Give the anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
+        cookie = self.lane.anonymous_cookie
+        names = [part.lower() for part in head.forwarded[::4]]
+        values = head.forwarded[2::4]
+        control = b",".join(v for n, v in zip(names, values, strict=True) if n == b"cache-control").lower()
+        if cookie is None or self.minted is None:
+            return
+        if not control and b"expires" not in names:
+            head.forwarded.append(b"Cache-Control: private\r\n")
+        elif b"private" not in control and b"no-store" not in control:
+            return
+        head.forwarded.append(_SET_COOKIE % (cookie, self.minted))
+
+    # -- the ends ------------------------------------------------------------------------------------------------------
+
+    def fail(self, failure: Failure) -> None:
+        """Answer for the backend, or, when its head has gone out already, break off where the client can see it."""
+        if self.is_finished:
+            return
+        downstream = self.downstream
+        self._drop_upstream()
+        if self._status:
+            self._finish(monotonic(), aborted=True)
+            downstream.break_off()
+            return
+        self._status = failure.value.status
+        if failure.value.closes or not self.is_request_complete or self.plane.is_draining:
+            downstream.keep_alive = False
+        downstream.transport.write(
+            render(
+                failure,
+                self.request_id,
+                close=not downstream.keep_alive,
+                head_only=self.method == b"HEAD",
+                extra=self.lane.response_headers,
+            )
+        )
+        self._finish(monotonic())
+
+    def timed_out(self) -> None:
+        """The exchange's deadline passed: the client stalled its upload or download, or the endpoint its answer."""
+        if not self.is_request_complete and self._status == 0:
+            self.fail(Failure.REQUEST_TIMEOUT)
+        else:
+            if self.endpoint is not None and not self.downstream.is_write_paused:
+                self.endpoint.failed("timeout")
+            self.fail(Failure.UPSTREAM_TIMEOUT)
+
+    def client_gone(self) -> None:
+        """The client left: cancel what the endpoint is doing."""
+        if self.is_finished:
+            return
+        self._drop_upstream()
+        self.lane.counters.client_aborts += 1
+        if not self._status:
+            self._status = CLIENT_GONE
+        self._finish(monotonic(), aborted=True)
+
+    def _drop_upstream(self) -> None:
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.close()
+
+    def _finish(self, now: float, *, aborted: bool = False) -> None:
+        self.is_finished = True
+        status, counters, duration = self._status, self.lane.counters, now - self.started
+        counters.in_flight -= 1
+        codes = counters.codes
+        codes[status] = codes.get(status, 0) + 1
+        counters.request_bytes += self.received
+        counters.response_bytes += self.sent
+        if status >= 500 or aborted:
+            counters.duration_error[histogram_index(duration)] += 1
+            counters.duration_error_sum += duration
+        else:
+            counters.duration_success[histogram_index(duration)] += 1
+            counters.duration_success_sum += duration
+        if self.plane.access_log is not None:
+            self.plane.access_log.add(self, status, duration)
+        if not aborted:
+            self.downstream.finished()

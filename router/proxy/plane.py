@@ -1,0 +1,175 @@
+"""One worker's data plane: the snapshot in force, its pools and counters, and the connections that use them.
+
+``install`` turns a snapshot into tables that a request looks at once. Pools and counters outlive snapshots; an endpoint
+that no snapshot names any more is retired: its requests in flight finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from router.core.snapshot import Decision, Service, Snapshot
+from router.core.spec import ListenerSpec, SnapshotSpec
+from router.proxy.downstream import Downstream
+from router.proxy.pool import Endpoint, VersionPool
+from router.proxy.wheel import Wheel
+from router.telemetry.access_log import AccessLog
+from router.telemetry.counters import EndpointKey, RingCounters, WorkerCounters
+
+Spawn = Callable[..., "asyncio.Task[Any]"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """Everything a request needs once its decision is made, ready as bytes. One per decision of a service."""
+
+    service: str
+    ring: str
+    version: str
+    reason: str
+    request_headers: bytes
+    response_headers: bytes
+    anonymous_cookie: bytes | None
+    pool: VersionPool
+    counters: RingCounters
+
+
+class DataPlane:
+    """The state that all connections of a worker share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., asyncio.Task[None]]) -> None:
+        self.loop = loop
+        self.wheel = Wheel(loop)
+        self.counters = WorkerCounters()
+        self.snapshot: Snapshot | None = None
+        self.lanes: list[list[Lane]] = []
+        self.listener = ListenerSpec()
+        self.wanted_headers: frozenset[bytes] = frozenset()
+        self.access_log: AccessLog | None = None
+        self.is_draining = False
+        self._spawn = spawn
+        self._random = Random()
+        self.choose: Callable[[int], int] = self._random.randrange
+        self._endpoints: dict[EndpointKey, Endpoint] = {}
+        self._connections: set[Downstream] = set()
+        self._trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+        self._id_prefix = os.urandom(6).hex().encode()
+        self._id_count = 0
+        self._empty: asyncio.Future[None] | None = None
+        self.wheel.start()
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        return self._spawn(work, name=name)
+
+    # -- the snapshot --------------------------------------------------------------------------------------------------
+
+    def install(self, spec: SnapshotSpec) -> None:
+        """Compile a snapshot and swap it in. Requests in flight keep what they have."""
+        snapshot = Snapshot(spec)
+        endpoints: dict[EndpointKey, Endpoint] = {}
+        lanes = []
+        for service in snapshot.services:
+            pools = self._pools(service, endpoints)
+            lanes.append([self._lane(service, decision, pools) for decision in service.decisions])
+        trusted = tuple(ipaddress.ip_network(cidr) for cidr in spec.listener.trusted_proxies)
+        for key, endpoint in self._endpoints.items():
+            if key not in endpoints:
+                endpoint.retire()
+        self._endpoints = endpoints
+        self.snapshot, self.lanes, self.listener = snapshot, lanes, spec.listener
+        self.wanted_headers = snapshot.wanted_headers
+        if trusted != self._trusted:
+            self._trusted = trusted
+            for downstream in self._connections:
+                downstream.is_trusted = self._trusts(downstream.address)
+
+    def _pools(self, service: Service, endpoints: dict[EndpointKey, Endpoint]) -> dict[str, VersionPool]:
+        pools = {}
+        for version in service.spec.versions:
+            members = []
+            for spec in version.endpoints:
+                key = (service.spec.name, version.name, spec.address)
+                endpoint = self._endpoints.get(key) or Endpoint(spec, self.counters.endpoint(key))
+                endpoints[key] = endpoint
+                members.append(endpoint)
+            pools[version.name] = VersionPool(tuple(members), service.spec.timeouts)
+        return pools
+
+    def _lane(self, service: Service, decision: Decision, pools: dict[str, VersionPool]) -> Lane:
+        lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}\r\n".encode()
+        return Lane(
+            service=service.spec.name,
+            ring=decision.ring,
+            version=decision.version,
+            reason=decision.reason.value,
+            request_headers=lines,
+            response_headers=lines if service.spec.response_headers else b"",
+            anonymous_cookie=service.anonymous_cookie,
+            pool=pools[decision.version],
+            counters=self.counters.ring((service.spec.name, decision.ring, decision.version)),
+        )
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def joined(self, downstream: Downstream) -> None:
+        self._connections.add(downstream)
+        if self._trusted:
+            downstream.is_trusted = self._trusts(downstream.address)
+
+    def left(self, downstream: Downstream) -> None:
+        self._connections.discard(downstream)
+        if self._empty is not None and not self._connections and not self._empty.done():
+            self._empty.set_result(None)
+
+    def _trusts(self, address: bytes) -> bool:
+        try:
+            peer = ipaddress.ip_address(address.decode())
+        except ValueError:
+            return False
+        return any(peer in network for network in self._trusted)
+
+    def new_request_id(self) -> bytes:
+        """Unique across workers and restarts: six random bytes of the process, then a count."""
+        self._id_count += 1
+        return b"%b%08x" % (self._id_prefix, self._id_count)
+
+    def new_anonymous_key(self) -> bytes:
+        return os.urandom(16).hex().encode()
+
+    # -- counters and the end ------------------------------------------------------------------------------------------
+
+    def collect(self) -> WorkerCounters:
+        """The counters with their gauges brought up to date."""
+        self.counters.connections = len(self._connections)
+        for endpoint in self._endpoints.values():
+            endpoint.counters.active = endpoint.active
+            endpoint.counters.idle = len(endpoint.idle)
+        if self.access_log is not None:
+            self.counters.access_log_dropped = self.access_log.dropped
+        return self.counters
+
+    async def drain(self) -> None:
+        """Answer everything in flight, close what is idle, and return when nobody is connected any more."""
+        self.is_draining = True
+        for downstream in tuple(self._connections):
+            if downstream.is_idle:
+                downstream.transport.close()
+            else:
+                downstream.keep_alive = False
+        if self._connections:
+            self._empty = self.loop.create_future()
+            await self._empty
+
+    def close(self) -> None:
+        """Break off what is left."""
+        self.wheel.stop()
+        for downstream in tuple(self._connections):
+            downstream.transport.abort()
+        for endpoint in self._endpoints.values():
+            endpoint.retire()

@@ -1,0 +1,234 @@
+"""A connection to an endpoint: sends one request at a time, reads its response, goes back to the pool.
+
+It never decides anything about the client's side; it tells its exchange what came (``respond``, ``more``) or that
+nothing will come any more (``upstream_lost``). An idle connection that becomes readable is dead and is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import httptools
+
+from router.proxy.forwarding import Fields, keeps_alive, sort_response
+from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody, UntilClose
+from router.proxy.pool import IDLE_SECONDS, Endpoint
+from router.proxy.wheel import NEVER, Wheel
+
+if TYPE_CHECKING:
+    from router.proxy.exchange import Exchange
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a response head (interim heads included) before the backend counts as broken."""
+_BODILESS: Final = frozenset({204, 304})
+"""RFC 9110 §6.4.1; responses to HEAD and 1xx have none either."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to one endpoint."""
+
+    __slots__ = (
+        "_body", "_fields", "_keep_alive", "_parser", "_partial", "_reason", "_wheel", "deadline", "endpoint",
+        "exchange", "is_closed", "is_paused", "slot", "transport", "uses",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: Endpoint, wheel: Wheel) -> None:
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.is_closed = False
+        self.is_paused = False
+        self.uses = 0
+        self.deadline = NEVER
+        self.slot = -1
+        self._wheel = wheel
+        self._parser = httptools.HttpResponseParser(self)
+        self._partial = bytearray()
+        self._fields: Fields = []
+        self._reason = b""
+        self._body: BodyReader | None = None
+        self._keep_alive = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed else "active" if self.exchange else "idle"
+        return f"<Upstream {self.endpoint.spec.address} {state} uses={self.uses}>"
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange, data: bytes) -> None:
+        """Lend this connection to an exchange and send the request head with the body bytes there are."""
+        self.exchange = exchange
+        self.endpoint.active += 1
+        self.uses += 1
+        self.deadline = NEVER
+        self.transport.write(data)
+
+    def close(self) -> None:
+        """Drop the connection; whatever its exchange was doing has been settled before."""
+        if not self.is_closed:
+            self._settle()
+            self.is_closed = True
+            self.transport.abort()
+
+    def _settle(self) -> None:
+        if self.exchange is not None:
+            self.exchange = None
+            self.endpoint.active -= 1
+
+    def rest_in_pool(self) -> None:
+        """Wait for the next request, unless nobody will ever ask."""
+        if self.endpoint.is_retired or self.is_closed:
+            self.close()
+            return
+        self.deadline = self._wheel.now() + IDLE_SECONDS
+        self._wheel.sooner(self)
+        self.endpoint.idle.append(self)
+
+    # -- asyncio -----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._wheel.place(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wheel.remove(self)
+        was_closed, self.is_closed = self.is_closed, True
+        exchange = self.exchange
+        if exchange is None:
+            # Idle: `borrow` skips closed connections, but one that nobody borrows must not stay in the list.
+            if not was_closed and self in self.endpoint.idle:
+                self.endpoint.idle.remove(self)
+            return
+        self._settle()
+        if exc is None and isinstance(self._body, UntilClose):
+            exchange.more(b"", done=True)
+        else:
+            exchange.upstream_lost("reset")
+
+    def on_deadline(self, now: float) -> None:
+        """Idle for too long."""
+        if self.exchange is None and not self.is_closed:
+            if self in self.endpoint.idle:
+                self.endpoint.idle.remove(self)
+            self.close()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.pause_upload()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.resume_upload()
+
+    def pause_reading(self) -> None:
+        """The client takes the response more slowly than the endpoint sends it."""
+        if not self.is_paused and not self.is_closed:
+            self.is_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.is_paused and not self.is_closed:
+            self.is_paused = False
+            self.transport.resume_reading()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+            return
+        try:
+            body = self._body
+            if body is None:
+                self._head(exchange, data)
+            else:
+                piece = body.feed(data)
+                if body.done:
+                    self._complete(exchange, body)
+                exchange.more(piece, done=body.done)
+        except (FramingError, httptools.HttpParserError):
+            self.close()
+            exchange.upstream_lost("protocol")
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason = reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def _head(self, exchange: Exchange, data: bytes) -> None:
+        """Read heads until one is final (RFC 9110 §15.2: any number of interim ones may come before)."""
+        if self._partial:
+            self._partial += data
+            data = bytes(self._partial)
+            self._partial.clear()
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if len(data) > MAX_HEAD:
+                    raise FramingError("response head too large")
+                self._partial += data
+                return
+            head, data = (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
+            self._fields = []
+            self._reason = b""
+            parser = self._parser
+            try:
+                parser.feed_data(head)
+            except httptools.HttpParserUpgrade:
+                # Nobody asked for another protocol: Upgrade is never forwarded (RFC 9110 §7.8).
+                raise FramingError("101 without a request for it") from None
+            status = parser.get_status_code()
+            if status >= 200:
+                break
+            exchange.interim(status, self._reason, self._fields)
+            self._parser = httptools.HttpResponseParser(self)
+            if not data:
+                return
+        self._final(exchange, status, data)
+
+    def _final(self, exchange: Exchange, status: int, data: bytes) -> None:
+        head = sort_response(self._fields)
+        body: BodyReader
+        self._keep_alive = keeps_alive(head.connection, is_http10=self._parser.get_http_version() != "1.1")
+        if exchange.method == b"HEAD" or status in _BODILESS:
+            body = LengthBody(0)
+            if head.length or head.chunked:
+                self._parser = httptools.HttpResponseParser(self)
+        elif head.chunked:
+            body = ChunkedBody()
+            self._parser = httptools.HttpResponseParser(self)
+        elif head.length is not None:
+            body = LengthBody(head.length)
+            if head.length:
+                # The parser still waits for the body, which it will not see: the next head gets a new one.
+                self._parser = httptools.HttpResponseParser(self)
+        else:
+            body = UntilClose()
+            self._keep_alive = False
+        piece = body.feed(data) if data and not body.done else b""
+        done = body.done
+        if done:
+            if data and isinstance(body, LengthBody) and not piece:
+                body.rest = data
+            self._complete(exchange, body)
+        else:
+            self._body = body
+        exchange.respond(status, self._reason, head, piece, done=done)
+
+    def _complete(self, exchange: Exchange, body: BodyReader) -> None:
+        """The response is read to its end: settle before the exchange goes on, so that the next one may borrow."""
+        self._body = None
+        self.exchange = None
+        self.endpoint.active -= 1
+        exchange.upstream = None
+        if self.is_paused:
+            self.resume_reading()
+        if self._keep_alive and not body.rest and exchange.is_request_sent:
+            self.rest_in_pool()
+        else:
+            self.close()

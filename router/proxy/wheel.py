@@ -1,0 +1,85 @@
+"""Deadlines for every connection of a worker with one timer: a timing wheel (Varghese & Lauck, SOSP 1987).
+
+A connection's deadline moves with each request, so moving it later must cost a store and nothing else: the wheel looks
+again when the old slot comes up. Only a deadline that comes nearer moves between slots, which happens once per
+connection and not once per request. Deadlines fire up to one tick late, never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+TICK_SECONDS: Final = 0.05
+NEVER: Final = float("inf")
+_HORIZON_SECONDS: Final = 60.0
+
+
+class Timed(Protocol):
+    """Something with a deadline on the loop's clock; ``slot`` belongs to the wheel."""
+
+    deadline: float
+    slot: int
+
+    def on_deadline(self, now: float) -> None:
+        """The deadline has passed. May set a new one; the wheel keeps the object until ``remove``."""
+
+
+class Wheel:
+    """The deadlines of one event loop."""
+
+    __slots__ = ("_loop", "_slots", "_tick", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slots: dict[int, set[Timed]] = {}
+        self._tick = int(loop.time() / TICK_SECONDS)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._slots.clear()
+
+    def place(self, timed: Timed) -> None:
+        """Put into the slot of its deadline; at most a horizon ahead, where it is looked at again."""
+        horizon = self._loop.time() + _HORIZON_SECONDS
+        slot = max(int(min(timed.deadline, horizon) / TICK_SECONDS) + 1, self._tick + 1)
+        timed.slot = slot
+        members = self._slots.get(slot)
+        if members is None:
+            members = self._slots[slot] = set()
+        members.add(timed)
+
+    def sooner(self, timed: Timed) -> None:
+        """Call after a deadline may have come nearer; costs a comparison when it has not."""
+        if timed.deadline < (timed.slot - 1) * TICK_SECONDS:
+            self.remove(timed)
+            self.place(timed)
+
+    def now(self) -> float:
+        """Seconds on the clock of the deadlines."""
+        return self._loop.time()
+
+    def remove(self, timed: Timed) -> None:
+        members = self._slots.get(timed.slot)
+        if members is not None:
+            members.discard(timed)
+
+    def _turn(self) -> None:
+        now = self._loop.time()
+        due = int(now / TICK_SECONDS)
+        while self._tick < due:
+            self._tick += 1
+            for timed in self._slots.pop(self._tick, ()):
+                timed.slot = -1
+                if timed.deadline <= now:
+                    timed.deadline = NEVER
+                    timed.on_deadline(now)
+                if timed.slot == -1:
+                    self.place(timed)
+        self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
