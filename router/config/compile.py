@@ -26,7 +26,7 @@ _AS_CONFIGURED = Live()
 
 
 class LiveConflict(ValueError):
-    """Live values that do not fit this config: weights over 100 percent together, or a version that it does not have."""
+    """Live values that do not fit this config: weights over 100 percent together, or a version that is not in it."""
 
 
 def service_names(settings: Settings) -> tuple[str, ...]:
@@ -37,8 +37,8 @@ def service_names(settings: Settings) -> tuple[str, ...]:
 def snapshot_spec(settings: Settings, live: Mapping[str, Live], generation: int) -> SnapshotSpec:
     """The whole routing state. ``live`` is per service; an absent one means "as the config says".
 
-    Live values for rings that the config does not have are left out: a ring may leave the config before its weight leaves
-    Redis. Raises ``LiveConflict`` when weights add up to more than 100 percent or a live version does not exist.
+    Live values for rings that the config does not have are left out: a ring may leave the config before its weight
+    leaves Redis. Raises ``LiveConflict`` when weights add up to more than 100 percent or a live version does not exist.
     """
     return SnapshotSpec(
         generation=generation,

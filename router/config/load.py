@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from router.config.document import Document, read_document
@@ -102,8 +103,11 @@ def _note_all(document: Document, errors: list[ErrorDetails]) -> None:
                 meant.add((*parent, hint.split("'")[1]))
             document.add_at(error["loc"], f"unknown key `{key}`", hint or _keys_hint(tuple(parent)), at_key=True)
     for error in errors:
-        if error["type"] != "extra_forbidden" and error["loc"] not in meant:
-            _note(document, error)
+        if error["type"] == "extra_forbidden" or error["loc"] in meant:
+            continue
+        if error["type"] == "too_short" and error["input"]:
+            continue  # pydantic counts the valid items; the invalid ones have their own complaints
+        _note(document, error)
 
 
 def _keys_hint(place: Place) -> str:
@@ -125,7 +129,8 @@ def _sentence(document: Document, error: ErrorDetails, place: Place) -> str:
     key, kind, context = f"`{_spelled(place)}`", error["type"], error.get("ctx", {})
     if kind in _SHAPES:
         if error["input"] is None:
-            return f"{key} is empty: it must be {_SHAPES[kind]}, or leave the key out"
+            remedy = "" if _is_required(place) else ", or leave the key out"
+            return f"{key} is empty: it must be {_SHAPES[kind]}{remedy}"
         if kind == "string_type" and place in document.texts:
             return f'{key} must be text: put it in quotes, "{document.texts[place]}"'
         return f"{key} must be {_SHAPES[kind]}"
@@ -157,14 +162,23 @@ def _spelled(place: Place) -> str:
     return place[-1]
 
 
+def _field(place: Place) -> FieldInfo | None:
+    model = _model_at(place[:-1])
+    fields = model.model_fields.items() if model is not None else ()
+    return next((info for name, info in fields if (info.alias or name) == place[-1]), None)
+
+
+def _is_required(place: Place) -> bool:
+    field = _field(place)
+    return field is None or field.is_required()
+
+
 def _description(place: Place) -> str:
     """What the schema says about a key, for those who left it out."""
-    model = _model_at(place[:-1])
-    if model is not None:
-        for name, info in model.model_fields.items():
-            if (info.alias or name) == place[-1] and info.description:
-                return info.description[0].lower() + info.description[1:].rstrip(".")
-    return "add it"
+    field = _field(place)
+    if field is None or not field.description:
+        return "add it"
+    return field.description[0].lower() + field.description[1:].rstrip(".")
 
 
 def allowed_keys(place: Place) -> list[str]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from router.control.parse import WHOLE, ServiceRules, fit
+from router.control.parse import fit
+from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live
 
 SCHEMA: Final = 1
@@ -59,7 +60,7 @@ def load(state_dir: Path, rules: ServiceRules) -> Live | None:
 
 def _decode(content: bytes, path: Path, rules: ServiceRules) -> Live:
     try:
-        document = json.loads(content) if len(content) <= MAX_BYTES else None
+        document: Any = json.loads(content) if len(content) <= MAX_BYTES else None
         body, checksum = document["body"], document["checksum"]
         is_whole = checksum == _checksum(body)
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -182,5 +183,4 @@ class Keeper:
             self.knows(live, rules)
             if self._wanted.get(service) == (live, rules):
                 del self._wanted[service]
-            if self._is_reported:
-                self._is_reported = False
+            self._is_reported = False

@@ -33,6 +33,10 @@ class BadURL(ValueError):
     """The URL is not one of a Redis; the message names the remedy."""
 
 
+TROUBLE: Final = (RedisError, OSError, RuntimeError, BadURL)
+"""What a command may raise when Redis is away: uvloop says RuntimeError on a dead connection."""
+
+
 def _quiet() -> dict[str, Any]:
     """Keeps redis-py ≥ 8 from sending CLIENT MAINT_NOTIFICATIONS and CLIENT SETINFO: they end up in ACL logs."""
     known = inspect.signature(AbstractConnection.__init__).parameters

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, RawHash, RawService, key_of
+from router.control.rules import WHOLE, percent
+from router.control.rules import ServiceRules as ServiceRules
+from router.control.rules import rules_of as rules_of
 from router.core.live import Live
-from router.core.spec import ServiceSpec
 
-WHOLE: Final = 10_000
-"""Basis points in 100 percent."""
 REPORTED: Final = 5
 """Bad fields named per hash: a screen full of junk helps nobody."""
 _PERCENT: Final = re.compile(rb"(\d{1,3})(?:\.(\d{1,2}))?")
@@ -27,32 +27,6 @@ Reason = Literal[
     "unknown_ring", "unknown_field", "unknown_version", "not_a_number", "out_of_range", "sum_above_100", "default_ring",
     "wrong_type", "too_many_fields", "unreadable", "frozen", "held_missing",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceRules:
-    """What the config file says about a service's rings: the ground that live values stand on."""
-
-    name: str
-    rings: tuple[str, ...]
-    """Inner → outer; the last one is the default ring."""
-    weights: Mapping[str, int]
-    """Ring → basis points of the config file, without the default ring."""
-    versions: Mapping[str, str]
-    """Ring → version of the config file."""
-    version_names: frozenset[str]
-
-    @property
-    def default_ring(self) -> str:
-        return self.rings[-1]
-
-    def effective_weights(self, live: Live) -> dict[str, int]:
-        """Ring → basis points as routed, without the default ring."""
-        return {ring: live.weights.get(ring, self.weights.get(ring, 0)) for ring in self.rings[:-1]}
-
-    def effective_versions(self, live: Live) -> dict[str, str]:
-        """Ring → version as routed."""
-        return {ring: live.versions.get(ring, self.versions[ring]) for ring in self.rings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +40,9 @@ class Refusal:
     message: str
     """One sentence, with the remedy."""
 
+    def __str__(self) -> str:
+        return self.message
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -74,17 +51,6 @@ class Parsed:
     live: Live
     problems: tuple[Refusal, ...] = ()
     is_from_redis: bool = False
-
-
-def rules_of(service: ServiceSpec) -> ServiceRules:
-    """The rules of a service as the snapshot describes it."""
-    return ServiceRules(
-        name=service.name,
-        rings=tuple(ring.name for ring in service.rings),
-        weights={ring.name: ring.basis_points for ring in service.rings[:-1]},
-        versions={ring.name: ring.version for ring in service.rings},
-        version_names=frozenset(version.name for version in service.versions),
-    )
 
 
 def parse(raw: RawService, rules: ServiceRules, previous: Live | None) -> Parsed:
@@ -135,12 +101,6 @@ def fit(live: Live, rules: ServiceRules) -> Live:
     if sum(rules.effective_weights(fitted).values()) > WHOLE:
         fitted = replace(fitted, weights={}, revision="")
     return fitted
-
-
-def percent(basis_points: int) -> str:
-    """``1050`` → ``10.5``"""
-    whole, rest = divmod(basis_points, 100)
-    return f"{whole}.{rest:02d}".rstrip("0") if rest else str(whole)
 
 
 def basis_points_of(value: bytes) -> int | None:
@@ -261,9 +221,8 @@ def _versions(
             continue
         refused = _unknown_ring(key, name, value, rules)
         if refused is None and _text(value) not in rules.version_names:
-            message = (
-                f"there is no version {show(value)} for {_text(name)}: {_choices(_text(value), rules.version_names)}."
-            )
+            choices = _choices(_text(value), rules.version_names)
+            message = f"there is no version {show(value)} for {_text(name)}. {choices}."
             refused = Refusal(key, _text(name), show(value), "unknown_version", message)
         if refused is not None:
             bad.append(refused)
@@ -299,7 +258,7 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
                         bad.append(Refusal(key, "kill", show(value), "unknown_ring", message))
                     else:
                         killed.add(ring)
-            case REVISION_FIELD:
+            case field if field == REVISION_FIELD:
                 continue
             case _:
                 message = f"{key} knows the fields kill and freeze, not {show(name)}: HDEL {key} {show(name)}"

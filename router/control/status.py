@@ -99,7 +99,7 @@ class StatusWriter:
 async def prune(client: Redis, service: str, now: float) -> None:
     """Forget the instances that have not written for an hour. A field that is not ours is left alone."""
     key = key_of(service, "status")
-    fields: Mapping[bytes, bytes] = await client.hgetall(key)
+    fields: Mapping[Any, Any] = await client.hgetall(key)
     old = [name for name, text in fields.items() if (at := _written_at(text)) is not None and now - at > FORGET_SECONDS]
     if old:
         await client.hdel(key, *old)

@@ -25,11 +25,12 @@ from aiohttp import web
 
 from router import __version__
 from router.admin.app import create_app
-from router.config.compile import service_rules
-from router.config.load import ConfigError, load_settings, parse_settings
+from router.config.compile import LiveConflict, service_spec
+from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
 from router.control.board import Board
 from router.control.hub import Hub
+from router.control.parse import ServiceRules, rules_of
 from router.control.store import Store
 from router.core.live import Live
 from router.core.snapshot import default_basis_points
@@ -76,7 +77,7 @@ class Control:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
         await runner.setup()
-        host, port = self.settings.admin.host, self.settings.admin.port
+        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
         try:
             await web.TCPSite(runner, host, port, reuse_address=True).start()
         except OSError as error:
@@ -100,7 +101,13 @@ class Control:
         self._refresh(live)
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
-        if self.board.refresh(self.settings, live) and self.board.spec is not None:
+        try:
+            has_changed = self.board.refresh(self.settings, live)
+        except LiveConflict as conflict:
+            self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
+            self._log.error(f"{self._config_error}; the routing stays as it was")
+            return
+        if has_changed and self.board.spec is not None:
             self.store.note_applied(self.board.spec.generation)
 
     async def _watch_config(self) -> None:
@@ -128,7 +135,7 @@ class Control:
         if digest == self._refused_digest and not is_asked:
             return
         try:
-            settings = parse_settings(content.decode("utf-8", "surrogateescape"), str(self._path), os.environ)
+            settings = load_settings(self._path, os.environ)
         except ConfigError as error:
             self._refuse_config(str(error), digest)
             return
@@ -247,6 +254,11 @@ class Control:
                 for ring in service.rings
             ],
         }
+
+
+def service_rules(settings: Settings) -> dict[str, ServiceRules]:
+    """What live values are judged by, per service."""
+    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
 
 
 async def _main(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ nothing will come any more (``upstream_lost``). An idle connection that becomes 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
@@ -89,8 +89,7 @@ class Upstream(asyncio.Protocol):
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
         self._wheel.place(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

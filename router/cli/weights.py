@@ -1,0 +1,199 @@
+"""``ring-router weights``: look at the live weights and change them, with validation and an audit trail.
+
+The words only; what happens in Redis is in ``router.control.weights``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from router.cli.options import config_option, load_or_exit, output_option, pick_service
+
+if TYPE_CHECKING:
+    from router.control.rules import ServiceRules
+    from router.control.weights import Change, Client
+
+_Result = TypeVar("_Result")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    url: str
+    rules: ServiceRules
+
+
+def _target(config_path: Path, service: str | None) -> _Target:
+    from router.config.compile import service_spec
+    from router.control.rules import rules_of
+
+    settings = load_or_exit(config_path)
+    name, chosen = pick_service(settings, service)
+    if settings.redis is None:
+        raise click.ClickException(
+            f"{config_path} has no `redis:`, so weights come from that file alone: change them there, or add e.g. "
+            f"`redis: redis://127.0.0.1:6379/0`"
+        )
+    return _Target(settings.redis, rules_of(service_spec(name, chosen)))
+
+
+def _ask(target: _Target, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+    """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
+    from router.control.weights import Refused, Unreachable, open_redis
+
+    async def ask() -> _Result:
+        async with open_redis(target.url) as client:
+            return await question(client)
+
+    try:
+        return asyncio.run(ask())
+    except (Refused, Unreachable) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _service_argument(command: _Command) -> _Command:
+    return click.argument("service", required=False)(command)
+
+
+def _change_options(command: _Command) -> _Command:
+    dry = click.option("--dry-run", "is_dry_run", is_flag=True, help="Judge the change, but write nothing.")
+    return click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")(dry(command))
+
+
+@click.group()
+def weights() -> None:
+    """Look at the live weights and change them."""
+
+
+@weights.command()
+@_service_argument
+@config_option
+@output_option
+def get(service: str | None, config_path: Path, output: str) -> None:
+    """Show the weights in Redis and in the config file, and what is refused."""
+    from router.control.rules import WHOLE
+    from router.control.weights import read_current
+
+    target = _target(config_path, service)
+    rules = target.rules
+    current = _ask(target, lambda client: read_current(client, rules))
+    live = current.parsed.live
+    effective = rules.effective_weights(live)
+    effective[rules.default_ring] = WHOLE - sum(effective.values())
+    rows = [
+        {
+            "ring": ring,
+            "percent": points / 100,
+            "source": "rest" if ring == rules.default_ring else "redis" if ring in live.weights else "config",
+            "version": rules.effective_versions(live)[ring],
+            "killed": ring in live.killed,
+        }
+        for ring, points in effective.items()
+    ]
+    refused = [problem.message for problem in current.parsed.problems]
+    if output == "json":
+        answer = {"service": rules.name, "rev": current.revision, "freeze": live.freeze, "rings": rows}
+        click.echo(json.dumps({**answer, "refused": refused}, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{rules.name}  rev {current.revision or '-'}" + (f"  frozen: {live.freeze}" if live.freeze else ""))
+    for row in rows:
+        killed = "  killed" if row["killed"] else ""
+        click.echo(f"  {row['ring']:<16} {row['percent']:>6g} %  {row['version']:<12} {row['source']}{killed}")
+    for sentence in refused:
+        click.echo(f"refused: {sentence}")
+
+
+@weights.command("set", epilog="Example: ring-router weights set canary=5 early=20 --reason 'looks good'")
+@click.argument("words", nargs=-1, required=True, metavar="[SERVICE] RING=PERCENT...")
+@click.option("--expect-rev", metavar="N", help="Refuse if the weights have another revision by now.")
+@_change_options
+@config_option
+def set_(words: tuple[str, ...], expect_rev: str | None, reason: str, is_dry_run: bool, config_path: Path) -> None:
+    """Set weights in percent; rings that are not named stay as they are."""
+    from router.control.weights import set_weights
+
+    service, pairs = (None, words) if "=" in words[0] else (words[0], words[1:])
+    wanted: dict[str, str] = {}
+    for pair in pairs:
+        ring, equals, value = pair.partition("=")
+        if not (ring and equals and value) or ring in wanted:
+            raise click.UsageError(f"{pair!r} is not RING=PERCENT, once for each ring: e.g. canary=5")
+        wanted[ring] = value.removesuffix("%")
+    if not wanted:
+        raise click.UsageError("no weight given: e.g. canary=5")
+    target = _target(config_path, service)
+    _tell(
+        target,
+        _ask(
+            target,
+            lambda client: set_weights(
+                client, target.rules, wanted, reason=reason, expect_revision=expect_rev, is_dry_run=is_dry_run
+            ),
+        ),
+    )
+
+
+@weights.command()
+@_service_argument
+@click.option("-n", "--count", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many changes.")
+@config_option
+@output_option
+def history(service: str | None, count: int, config_path: Path, output: str) -> None:
+    """Show who changed what, newest first."""
+    from router.control.weights import history as read_history
+
+    target = _target(config_path, service)
+    entries = _ask(target, lambda client: read_history(client, target.rules.name, count))
+    if output == "json":
+        click.echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        click.echo(str(entry))
+    if not entries:
+        click.echo(f"no change of {target.rules.name} is on record")
+
+
+@weights.command()
+@_service_argument
+@_change_options
+@config_option
+def undo(service: str | None, reason: str, is_dry_run: bool, config_path: Path) -> None:
+    """Restore the weights before the last recorded change; a second undo takes the first one back."""
+    from router.control.weights import undo as undo_last
+
+    target = _target(config_path, service)
+    _tell(target, _ask(target, lambda client: undo_last(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
+
+
+@weights.command()
+@_service_argument
+@_change_options
+@config_option
+def reset(service: str | None, reason: str, is_dry_run: bool, config_path: Path) -> None:
+    """Write the config file's weights to Redis; also heals a hash that is refused."""
+    from router.control.weights import reset_weights
+
+    target = _target(config_path, service)
+    _tell(
+        target, _ask(target, lambda client: reset_weights(client, target.rules, reason=reason, is_dry_run=is_dry_run))
+    )
+
+
+def _tell(target: _Target, change: Change) -> None:
+    from router.control.link import safe_url
+
+    for sentence in change.changes or ("no ring's weight changes",):
+        click.echo(f"{target.rules.name}: {sentence}")
+    if change.is_dry_run:
+        click.echo("dry run: nothing was written")
+    else:
+        click.echo(f"written as rev {change.revision}")
+    click.echo(f"the same by hand: redis-cli -u {shlex.quote(safe_url(target.url))} {change.command}")

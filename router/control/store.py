@@ -1,0 +1,325 @@
+"""What is live, per service: composes the watcher, the parser, the last-known-good files and the status in Redis.
+
+Without Redis it says what the disk says, without the disk what the config file says; each service knows which. It must
+never change the routing because something is missing, and never let Redis or the disk hold up the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import structlog
+
+from router.control.keys import HASHES, RawHash, RawService, key_of
+from router.control.last_good import Keeper, Rejected, load
+from router.control.link import BadURL, error_kind, error_text, safe_url
+from router.control.parse import Parsed, Refusal, fit, parse
+from router.control.rules import ServiceRules, percent, say_changes, say_weights
+from router.control.status import StatusWriter
+from router.control.watch import POLL_SECONDS, LinkState, Watcher
+from router.core.live import Live
+from router.telemetry.counters import HISTOGRAM_BUCKETS, histogram_index
+from router.telemetry.tasks import spawn
+
+Source = Literal["config", "disk", "redis"]
+State = Literal["live", "poll", "down", "off"]
+OnChange = Callable[[Mapping[str, Live]], None]
+
+FIRST_READ_SECONDS: Final = 0.5
+"""How long a start waits for Redis, so that a healthy one begins with live values."""
+SAY_AGAIN_SECONDS: Final = 10.0
+"""A link that goes on failing is one line per so many seconds."""
+
+
+@dataclass(slots=True)
+class _Service:
+    rules: ServiceRules
+    live: Live = field(default_factory=Live)
+    source: Source = "config"
+    raw: RawService | None = None
+    refusals: tuple[Refusal, ...] = ()
+    refused_content: dict[str, tuple[RawHash, tuple[Refusal, ...]]] = field(default_factory=dict)
+    """Key → what was refused last, so that a heartbeat does not count it again."""
+
+
+class Store:
+    """``on_change`` is called in the loop with all live values whenever one of them changes, from ``start`` on."""
+
+    def __init__(
+        self,
+        url: str | None,
+        rules: Mapping[str, ServiceRules],
+        state_dir: Path,
+        instance: str,
+        on_change: OnChange,
+        log: Any = None,
+    ) -> None:
+        self._url = url
+        self._instance = instance
+        self._state_dir = state_dir
+        self._on_change = on_change
+        self._log = structlog.get_logger(__name__) if log is None else log
+        self._services = {name: _Service(rule) for name, rule in rules.items()}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._keeper = Keeper(state_dir, self._disk_trouble)
+        self._status: StatusWriter | None = None
+        self._status_error = ""
+        self._first_read = asyncio.Event()
+        self._is_started = False
+        self._read_at = time.monotonic()
+        self._said_state: State = "off"
+        self._said_at: dict[State, float] = {}
+        self._generation = 0
+        self.watcher: Watcher | None = None
+        self.state: State = "off" if url is None else "down"
+        self.last_error = ""
+        self.errors_total: Counter[str] = Counter()
+        """Kind of error → how often."""
+        self.rejected_total: Counter[tuple[str, str]] = Counter()
+        """(service, reason) → how often; a refused content counts once, however often it is read."""
+        self.poll_durations = [0] * HISTOGRAM_BUCKETS
+        """Reads of Redis, as a histogram of ``telemetry.counters``."""
+        self.poll_seconds_sum = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Store {self.state} {safe_url(self._url) if self._url else 'no Redis'} {sorted(self._services)}>"
+
+    # -- what others look at -------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> dict[str, Live]:
+        """Service → live values."""
+        return {name: service.live for name, service in self._services.items()}
+
+    @property
+    def refusals(self) -> dict[str, tuple[Refusal, ...]]:
+        """Service → what of Redis is not applied at this moment."""
+        return {name: service.refusals for name, service in self._services.items()}
+
+    def source(self, service: str) -> Source:
+        """Where a service's live values come from."""
+        known = self._services.get(service)
+        return "config" if known is None else known.source
+
+    @property
+    def staleness_seconds(self) -> float:
+        """Since the last complete read of Redis (or since the start); 0 without Redis."""
+        return 0.0 if self._url is None else time.monotonic() - self._read_at
+
+    def note_applied(self, generation: int) -> None:
+        """This generation of the snapshot routes now: to be said in the status."""
+        self._generation = generation
+        self._tell()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the last known good values, start watching, and give Redis half a second to say what is live."""
+        for service in self._services.values():
+            self._load(service)
+        self._read_at = time.monotonic()
+        if self._url is not None:
+            self._tasks.append(spawn(self._keeper.run(), name="last known good"))
+            try:
+                self._status = StatusWriter(self._url, self._instance, self._report, self._status_failed)
+            except BadURL as error:
+                self._link("down", error)
+            else:
+                self._tasks.append(spawn(self._status.run(), name="status in Redis"))
+                self._watch()
+                try:
+                    async with asyncio.timeout(FIRST_READ_SECONDS):
+                        await self._first_read.wait()
+                except TimeoutError:
+                    self._log.warning(f"Redis has not answered within {FIRST_READ_SECONDS:g} s: {self._fallback()}")
+        self._is_started = True
+
+    async def stop(self) -> None:
+        """End all tasks, write what is still to be kept, leave the status."""
+        tasks = [*self._tasks, *([self._watching] if self._watching else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._keeper.flush()
+        if self._status is not None:
+            await self._status.farewell(tuple(self._services))
+
+    def update_rules(self, rules: Mapping[str, ServiceRules]) -> None:
+        """The config file has changed. Does not call ``on_change``: the caller makes a new snapshot anyway."""
+        names_before = set(self._services)
+        kept = {name: service for name, service in self._services.items() if name in rules}
+        self._services = {name: kept.get(name) or _Service(rule) for name, rule in rules.items()}
+        for name, rule in rules.items():
+            service = self._services[name]
+            if name not in kept:
+                self._load(service)
+            elif service.rules != rule:
+                raw, service.rules, service.raw = service.raw, rule, None
+                service.live = fit(service.live, rule)
+                if raw is not None:
+                    self._apply(service, raw)
+        if self._is_started and self._status is not None and set(self._services) != names_before:
+            self._watch()
+        self._tell()
+
+    def _watch(self) -> None:
+        """Watch the services there are now; a watcher of others ends."""
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = self.watcher = None
+        if self._url is not None and self._services:
+            self.watcher = Watcher(self._url, self._services, self._read, self._link, name=self._instance)
+            self._watching = spawn(self.watcher.run(), name="Redis watcher")
+
+    def _load(self, service: _Service) -> None:
+        try:
+            live = load(self._state_dir, service.rules)
+        except Rejected as error:
+            self._log.warning(f"last known good values not used: {error}", service=service.rules.name)
+            return
+        # Without a Redis in the config file, the file alone decides: what Redis once said is history.
+        if live is not None and self._url is not None:
+            service.live, service.source = live, "disk"
+            self._keeper.knows(live, service.rules)
+
+    # -- what the watcher tells ----------------------------------------------------------------------------------------
+
+    def _read(self, raw: Mapping[str, RawService], seconds: float) -> None:
+        self.poll_durations[histogram_index(seconds)] += 1
+        self.poll_seconds_sum += seconds
+        if len(raw) == len(self._services):
+            self._read_at = time.monotonic()
+        has_changed = False
+        for name, hashes in raw.items():
+            service = self._services.get(name)
+            if service is not None and service.raw != hashes:
+                has_changed |= self._apply(service, hashes)
+        self._first_read.set()
+        self._say_link()
+        if has_changed and self._is_started:
+            try:
+                self._on_change(self.live)
+            except Exception as error:  # noqa: BLE001 - a fault of the listener must not look like one of the link
+                self._log.error(f"live values could not be applied: {error_text(error)}", exc_info=error)
+
+    def _link(self, state: LinkState, error: BaseException | None) -> None:
+        if error is not None:
+            self.last_error = error_text(error)
+        if state == "down" and error is not None:
+            self.errors_total[error_kind(error)] += 1
+        if state == "live":
+            self.last_error = ""
+        if state != self.state:
+            self.state = state
+            self._tell()
+        self._say_link(is_news=True)
+
+    def _say_link(self, *, is_news: bool = False) -> None:
+        """The first time at once, then at most one line per state and ten seconds."""
+        if self.state == self._said_state and not (is_news and self.state == "down"):
+            return
+        now = time.monotonic()
+        if now - self._said_at.get(self.state, float("-inf")) < SAY_AGAIN_SECONDS:
+            return
+        self._said_state, self._said_at[self.state] = self.state, now
+        where = safe_url(self._url or "")
+        match self.state:
+            case "down":
+                self._log.warning(f"Redis {where} is down ({self.last_error}): {self._fallback()}")
+            case "poll":
+                every = f"{POLL_SECONDS * 1000:.0f} ms"
+                self._log.warning(f"Redis {where} sends no pushes ({self.last_error}): reading every {every}")
+            case _:
+                self._log.info(f"Redis {where} is live")
+
+    def _fallback(self) -> str:
+        words = {"config": "the config file's weights", "disk": "the last known good weights"}
+        sources = {service.source for service in self._services.values()}
+        return f"{' and '.join(sorted(words.get(s, 'the weights last read') for s in sources))} stay in force"
+
+    def _apply(self, service: _Service, raw: RawService) -> bool:
+        """Judge a read; True when the live values are other ones now."""
+        before = service.live
+        parsed = parse(raw, service.rules, None if service.source == "config" else before)
+        service.raw, service.live = raw, parsed.live
+        self._note_refusals(service, raw, parsed)
+        if parsed.is_from_redis:
+            service.source = "redis"
+            self._keeper.offer(parsed.live, service.rules)
+        self._tell()
+        if parsed.live == before:
+            return False
+        self._say_applied(service, before)
+        return True
+
+    def _say_applied(self, service: _Service, before: Live) -> None:
+        name, after = service.rules.name, service.live
+        changes = say_changes(service.rules, before, after)
+        revision = f" (rev {after.revision})" if after.revision else ""
+        if changes:
+            self._log.info(f"applied{revision}: {'; '.join(changes)}", service=name)
+        if before.revision.isdecimal() and after.revision.isdecimal() and int(after.revision) < int(before.revision):
+            sentence = (
+                f"rev went back from {before.revision} to {after.revision}: did Redis fail over to an older copy?"
+            )
+            self._log.warning(sentence, service=name)
+
+    def _note_refusals(self, service: _Service, raw: RawService, parsed: Parsed) -> None:
+        name, rules = service.rules.name, service.rules
+        for hash_name in HASHES:
+            key, content = key_of(name, hash_name), getattr(raw, hash_name)
+            problems = tuple(problem for problem in parsed.problems if problem.key == key)
+            if not problems:
+                if service.refused_content.pop(key, None) is not None:
+                    self._log.info(f"{key} is valid again: {say_weights(rules, service.live)}", service=name)
+                continue
+            if service.refused_content.get(key) == (content, problems):
+                continue
+            service.refused_content[key] = (content, problems)
+            for reason in {problem.reason for problem in problems}:
+                self.rejected_total[name, reason] += 1
+            verb = "held" if problems[0].reason == "held_missing" else "refused"
+            said = " ".join(problem.message for problem in problems)
+            self._log.warning(f"{verb}: {said} In force: {say_weights(rules, service.live)}", service=name)
+        service.refusals = parsed.problems
+
+    # -- what the others tell ------------------------------------------------------------------------------------------
+
+    def _disk_trouble(self, error: OSError) -> None:
+        self._log.warning(
+            f"the last known good values cannot be kept in {self._state_dir} ({error.strerror or error}): a restart "
+            f"while Redis is away would begin with the config file's weights. Set `state_dir` to a writable directory."
+        )
+
+    def _status_failed(self, error: BaseException) -> None:
+        self.errors_total[f"status_{error_kind(error)}"] += 1
+        if self.state in ("live", "poll") and error_text(error) != self._status_error:
+            self._status_error = error_text(error)
+            self._log.warning(f"the status cannot be written to Redis: {self._status_error}")
+
+    def _tell(self) -> None:
+        if self._status is not None:
+            self._status.wake()
+
+    def _report(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {
+                "rev": service.live.revision,
+                "generation": self._generation,
+                "source": service.source,
+                "mode": self.state,
+                "weights": {r: percent(w) for r, w in service.rules.effective_weights(service.live).items()},
+                "versions": service.rules.effective_versions(service.live),
+                "killed": list(service.live.killed),
+                "freeze": service.live.freeze,
+                "refused": [refusal.message for refusal in service.refusals],
+            }
+            for name, service in self._services.items()
+        }
