@@ -19,6 +19,7 @@ import click
 
 if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no config must not pay for it
     from router.config.settings import Service, Settings
+    from router.core.spec import SnapshotSpec
 
 CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
 DEFAULT_CONFIG: Final = Path("config/router.yaml")
@@ -158,6 +159,40 @@ def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise AdminUnreachable(f"{url} did not answer with a JSON object: is that the router's admin address?")
     return state
+
+
+def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
+    """The snapshot the running router uses now. Raises ``AdminUnreachable``, which names the remedy."""
+    import msgspec
+
+    from router.core.spec import SnapshotSpec
+
+    snapshot = fetch_state(admin_url).get("snapshot")
+    if snapshot is None:
+        raise AdminUnreachable(f"the router at {admin_url} has no snapshot yet: look at its log for a refused config")
+    try:
+        return msgspec.convert(snapshot, SnapshotSpec)
+    except msgspec.ValidationError as error:
+        raise AdminUnreachable(
+            f"the router at {admin_url} describes its snapshot differently ({error}): use its own ring-router command"
+        ) from None
+
+
+def snapshot_of(config_path: Path | None, *, live: bool, admin_url: str) -> SnapshotSpec:
+    """What the running router uses now if ``live``, else what the config file says."""
+    if live:
+        return running_snapshot(admin_url)
+    settings = load_or_exit(find_config(config_path, admin_url))
+    from router.config.compile import snapshot_spec
+
+    return snapshot_spec(settings, {}, 0)
+
+
+def live_option(command: _Command) -> _Command:
+    """``--live``: passes ``live: bool``."""
+    return click.option(
+        "--live", is_flag=True, help="Ask the running router for its weights instead of reading the config file."
+    )(command)
 
 
 def _refuse(message: str) -> NoReturn:

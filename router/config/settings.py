@@ -132,7 +132,7 @@ class ListenerTimeouts(Model):
     head: Seconds = Field(default=_LISTENER.head_timeout, description="For a complete request head.")
     idle: Seconds = Field(default=_LISTENER.idle_timeout, description="Between two requests of one connection.")
     body: Seconds = Field(
-        _LISTENER.body_timeout, description="Without a byte of the request body, or of room for ours."
+        default=_LISTENER.body_timeout, description="Without a byte of the request body, or of room for ours."
     )
     drain: Seconds = Field(
         default=_LISTENER.drain_timeout, description="For running requests to end when the router stops."
@@ -266,7 +266,7 @@ class Service(Model):
         default=(), description="Path prefixes; none: all."
     )
     salt: str = Field(
-        "", description="Put before the key in the hash. Empty: a user is in the same ring in every service."
+        default="", description="Put before the key in the hash. Empty: a user is in the same ring in every service."
     )
     identity: tuple[Identity, ...] = Field(
         default=(), description="Where the user's key stands; the first that has one wins."

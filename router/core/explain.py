@@ -1,7 +1,7 @@
 """Why a request is in its ring, step by step: the same functions the proxy decides with, asked one at a time.
 
-The decision in a trace is ``decide``'s own, and every step is answered by ``cookie_value``, the service's compiled rules
-and its tables: a trace can say more than the proxy knows, never something else. Not for the warm path.
+The decision in a trace is ``decide``'s own, and every step is answered by ``cookie_value``, the service's compiled
+rules and its tables: a trace can say more than the proxy knows, never something else. Not for the warm path.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Trace:
 
 
 def explain(service: Service, request: Request) -> Trace:
-    """Every step to the decision of this request. A key is not minted: without one, the trace says which cookie would."""
+    """Every step to the decision of this request. No key is minted: the trace names the cookie a proxy would set."""
     key = identify(service, request)
     member = service.members.get(key) if key is not None else None
     mints = service.anonymous_cookie.decode() if key is None and service.anonymous_cookie is not None else None

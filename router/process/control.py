@@ -30,7 +30,7 @@ from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
 from router.control.board import Board
 from router.control.hub import Hub
-from router.control.parse import ServiceRules, rules_of
+from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
 from router.core.live import Live
 from router.core.snapshot import default_basis_points
