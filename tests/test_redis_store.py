@@ -17,6 +17,7 @@ from router.control.last_good import path_of
 from router.control.redis_server import free_port
 from router.control.rules import ServiceRules
 from router.core.live import Live
+from router.telemetry.tasks import end, spawn
 from tests.redis_fixture import CONTROL, SHOP, STATUS, VERSIONS, WEIGHTS, Server, Watched
 from tests.waiting import until
 
@@ -343,3 +344,22 @@ async def test_a_freeze_in_redis_refuses_widening_until_it_is_gone(redis_server:
         assert shop.weights == {"canary": 500}
         redis_server.redis_cli("HDEL", CONTROL, "freeze")
         await until(lambda: shop.live == Live({"canary": 600}))
+
+
+async def test_a_lost_cancellation_does_not_hang_the_end_of_a_task() -> None:
+    """As asyncio.wait_for before Python 3.12 loses it, through which redis-py writes."""
+    lost = 0
+
+    async def deaf_once() -> None:
+        nonlocal lost
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost += 1
+        await asyncio.Event().wait()
+
+    task = spawn(deaf_once(), name="deaf once")
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(task), 5)
+    assert task.cancelled()
+    assert lost == 1

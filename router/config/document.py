@@ -26,6 +26,9 @@ MAX_DEPTH: Final = 40
 MAX_COPIES: Final = 100_000
 """Values that aliases may add to those in the text: a shared list of members, yes; a "billion laughs", no."""
 
+LONGEST_NUMBER: Final = 40
+"""No number of a config is longer; a longer row of digits is somebody's key, and text."""
+
 _LOADER: Final = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NOT_YAML: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.2.2 §5.1
@@ -302,6 +305,6 @@ def _resolve(text: str) -> Plain:
         return _WORDS[text]
     if _INT.fullmatch(text):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-    if _FLOAT.fullmatch(text):
+    if len(text) <= LONGEST_NUMBER and _FLOAT.fullmatch(text):
         return float(text)
     return text

@@ -84,7 +84,9 @@ def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> Non
             document.add_at((*at, "name"), f"there is a ring {name!r} already: give this one another name")
         if isinstance(version, str) and versions and version not in versions:
             why = f"ring {name!r} runs version {version!r}, which is not under `versions`"
-            document.add_at((*at, "version"), why, did_you_mean(version, versions))
+            document.add_at(
+                (*at, "version"), why, did_you_mean(version, versions) or f"there is: {', '.join(versions)}"
+            )
         if i == len(rings) - 1:
             _check_default_ring(document, at, ring)
         else:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 from router.control.parse import fit
 from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live
+from router.telemetry.tasks import spawn
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 256 * 1024
@@ -147,6 +148,7 @@ class Keeper:
         self._on_disk: dict[str, tuple[Live, tuple[str, ...]]] = {}
         self._wanted: dict[str, tuple[Live, ServiceRules]] = {}
         self._work = asyncio.Event()
+        self._writing: asyncio.Task[OSError | None] | None = None
         self._is_reported = False
 
     def knows(self, live: Live, rules: ServiceRules) -> None:
@@ -171,10 +173,13 @@ class Keeper:
     async def flush(self) -> None:
         """Write what is wanted now."""
         self._work.clear()
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
         for service, (live, rules) in list(self._wanted.items()):
-            try:
-                await asyncio.to_thread(save, self._state_dir, live, rules, self._clock())
-            except OSError as error:
+            # A cancellation does not stop the thread: whoever writes next waits for it, or the older content could win.
+            self._writing = spawn(self._save(live, rules), name="write last known good")
+            error = await asyncio.shield(self._writing)
+            if error is not None:
                 self._wanted.clear()
                 if not self._is_reported:
                     self._is_reported = True
@@ -184,3 +189,10 @@ class Keeper:
             if self._wanted.get(service) == (live, rules):
                 del self._wanted[service]
             self._is_reported = False
+
+    async def _save(self, live: Live, rules: ServiceRules) -> OSError | None:
+        try:
+            await asyncio.to_thread(save, self._state_dir, live, rules, self._clock())
+        except OSError as error:
+            return error
+        return None

@@ -25,7 +25,7 @@ from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, Watcher
 from router.core.live import Live
 from router.telemetry.counters import HISTOGRAM_BUCKETS, histogram_index
-from router.telemetry.tasks import spawn
+from router.telemetry.tasks import end, spawn
 
 Source = Literal["config", "disk", "redis"]
 State = Literal["live", "poll", "down", "off"]
@@ -144,9 +144,7 @@ class Store:
     async def stop(self) -> None:
         """End all tasks, write what is still to be kept, leave the status."""
         tasks = [*self._tasks, *([self._watching] if self._watching else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
         await self._keeper.flush()
         if self._status is not None:
             await self._status.farewell(tuple(self._services))
@@ -172,7 +170,7 @@ class Store:
     def _watch(self) -> None:
         """Watch the services there are now; a watcher of others ends."""
         if self._watching is not None:
-            self._watching.cancel()
+            spawn(end(self._watching), name="end of a Redis watcher")
         self._watching = self.watcher = None
         if self._url is not None and self._services:
             self.watcher = Watcher(self._url, self._services, self._read, self._link, name=self._instance)

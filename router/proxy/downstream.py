@@ -39,8 +39,9 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_body", "_fields", "_holds", "_lingers", "_parser", "_partial", "_target", "address", "deadline", "exchange",
-        "is_http10", "is_trusted", "is_write_paused", "keep_alive", "plane", "slot", "transport",
+        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_lingers", "_parser", "_partial",
+        "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive",
+        "plane", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -62,6 +63,8 @@ class Downstream(asyncio.Protocol):
         self._body: BodyReader | None = None
         self._holds = False
         self._lingers = False
+        self._host = self._bare_host = b""
+        self._forwarded_for = b""
 
     def __repr__(self) -> str:
         return f"<Downstream {self.address.decode('latin-1')} {self.exchange or 'idle'}>"
@@ -77,6 +80,7 @@ class Downstream(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if isinstance(peer, tuple) else b"unix:"
+        self._forwarded_for = b"X-Forwarded-For: " + self.address + b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "
         self.plane.joined(self)
         self.deadline = self.plane.wheel.now() + self.plane.listener.head_timeout
         self.plane.wheel.place(self)
@@ -207,7 +211,7 @@ class Downstream(asyncio.Protocol):
             self.refuse(Failure.METHOD_REFUSED)
             return
         try:
-            head = sort_request(self._fields, plane.wanted_headers)
+            head = sort_request(self._fields, plane.request_names)
         except UnknownCodingError:
             self.refuse(Failure.UNKNOWN_CODING)
             return
@@ -236,7 +240,10 @@ class Downstream(asyncio.Protocol):
         snapshot = plane.snapshot
         query = target.find(b"?")
         path = target if query < 0 else target[:query]
-        request = Request(bare_host(head.host or b""), path, head.wanted, head.cookie)
+        host = head.host or b""
+        if host != self._host:
+            self._host, self._bare_host = host, bare_host(host)
+        request = Request(self._bare_host, path, head.wanted, head.cookie)
         service = snapshot.find(request.host, path) if snapshot is not None else None
         if service is None:
             self.refuse(Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY, request_id, body is None)
@@ -252,7 +259,10 @@ class Downstream(asyncio.Protocol):
         reasons[lane.reason] = reasons.get(lane.reason, 0) + 1
 
         parts = [method, b" ", target, b" HTTP/1.1\r\n", *head.forwarded, lane.request_headers]
-        parts.append(self._forwarded(head))
+        if self.is_trusted:
+            parts.append(self._forwarded_by_trusted(head))
+        else:
+            parts += (self._forwarded_for, host, b"\r\n")
         parts += (b"X-Request-Id: ", request_id, b"\r\n")
         if head.length is not None:
             parts.append(b"Content-Length: %d\r\n\r\n" % head.length)
@@ -297,13 +307,11 @@ class Downstream(asyncio.Protocol):
         head.host = authority
         return path if path[:1] == b"/" else b"/" + path
 
-    def _forwarded(self, head: RequestHead) -> bytes:
-        """X-Forwarded-*: appended to what a trusted proxy says, made anew for everybody else."""
-        before = head.forwarded_for + b", " if self.is_trusted and head.forwarded_for else b""
-        proto = head.forwarded_proto if self.is_trusted and head.forwarded_proto else b"http"
-        host = head.forwarded_host if self.is_trusted and head.forwarded_host else head.host or b""
+    def _forwarded_by_trusted(self, head: RequestHead) -> bytes:
+        """X-Forwarded-* appended to what a trusted proxy says; for everybody else they are made anew."""
+        before = head.forwarded_for + b", " if head.forwarded_for else b""
         return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-            before, self.address, proto, host,
+            before, self.address, head.forwarded_proto or b"http", head.forwarded_host or head.host or b"",
         )  # fmt: skip
 
     def break_off(self) -> None:

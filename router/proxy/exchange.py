@@ -89,13 +89,19 @@ class Exchange:
             self._outgoing = [data]
             self._connect(endpoint)
         else:
-            self._send(upstream, data)
+            self.upstream = upstream
+            self.is_request_sent = complete
+            upstream.begin(self, data)
 
-    def _send(self, upstream: Upstream, data: bytes) -> None:
+    def _send_held(self, upstream: Upstream) -> None:
+        """Send what waited for a connection."""
+        data = b"".join(self._outgoing or ())
+        self._outgoing = None
         self.upstream = upstream
         self.is_request_sent = self.is_request_complete
         self.sent_at = monotonic()
         upstream.begin(self, data)
+        self.downstream.release_reading()
 
     def request_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing."""
@@ -146,10 +152,7 @@ class Exchange:
             if self.is_finished:
                 upstream.rest_in_pool()
                 return
-            data = b"".join(self._outgoing or ())
-            self._outgoing = None
-            self._send(upstream, data)
-            self.downstream.release_reading()
+            self._send_held(upstream)
             return
         if self.is_finished:
             return
@@ -163,10 +166,7 @@ class Exchange:
         if warm is None:
             self._connect(other)
         else:
-            data = b"".join(self._outgoing or ())
-            self._outgoing = None
-            self._send(warm, data)
-            self.downstream.release_reading()
+            self._send_held(warm)
 
     def upstream_lost(self, kind: str) -> None:
         """The endpoint's connection ended before the response did. ``kind`` is ``reset`` or ``protocol``."""

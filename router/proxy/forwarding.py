@@ -6,7 +6,7 @@ repetition of the fields that pass are kept, which is what keeps several Set-Coo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -28,6 +28,7 @@ class Kind(Enum):
     FORWARDED_FOR = auto()
     FORWARDED_PROTO = auto()
     FORWARDED_HOST = auto()
+    WANTED = auto()
     DROP = auto()
 
 
@@ -102,21 +103,48 @@ class ResponseHead:
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"close"})
 
 
+class Names(dict[bytes, Kind | None]):
+    """Field name, as written → its kind; None for a name that is only passed on, which is nearly every one.
+
+    One look-up instead of a lower-casing and two look-ups per field. Bounded: names come from strangers.
+    """
+
+    LIMIT: Final = 1024
+
+    def __init__(self, kinds: Mapping[bytes, Kind], wanted: frozenset[bytes] = frozenset()) -> None:
+        super().__init__()
+        self._kinds = kinds
+        self.wanted = wanted
+        """Lower-case names that rules and identities ask for."""
+
+    def __missing__(self, name: bytes) -> Kind | None:
+        lower = name.lower()
+        kind = self._kinds.get(lower)
+        if kind is None and lower in self.wanted:
+            kind = Kind.WANTED
+        if len(self) < self.LIMIT:
+            self[name] = kind
+        return kind
+
+
 class UnknownCodingError(FramingError):
     """A transfer coding other than a single chunked (RFC 9112 §6.1)."""
 
 
-def sort_request(fields: Fields, wanted: frozenset[bytes]) -> RequestHead:
-    """Sort a request's fields. ``wanted`` are the lower-case names that rules and identities ask for.
+def sort_request(fields: Fields, names: Names) -> RequestHead:
+    """Sort a request's fields; the values of ``names.wanted`` are kept for the decision.
 
     Raises FramingError where two readers could disagree on the end of the message or on its host.
     """
     head = RequestHead()
     forwarded = head.forwarded
     for name, value in fields:
-        lower = name.lower()
-        kind = REQUEST_KINDS.get(lower)
+        kind = names[name]
         if kind is None:
+            forwarded += (name, b": ", value, b"\r\n")
+            continue
+        lower = name.lower()
+        if kind is Kind.WANTED:
             forwarded += (name, b": ", value, b"\r\n")
         elif kind is Kind.HOST:
             if head.host is not None:
@@ -140,7 +168,7 @@ def sort_request(fields: Fields, wanted: frozenset[bytes]) -> RequestHead:
             head.forwarded_proto = value
         elif kind is Kind.FORWARDED_HOST:
             head.forwarded_host = value
-        if lower in wanted:
+        if lower in names.wanted:
             known = head.wanted.get(lower)
             head.wanted[lower] = value if known is None else known + b", " + value
     if head.chunked and head.length is not None:
@@ -155,8 +183,7 @@ def sort_response(fields: Fields) -> ResponseHead:
     head = ResponseHead()
     forwarded = head.forwarded
     for name, value in fields:
-        lower = name.lower()
-        kind = RESPONSE_KINDS.get(lower)
+        kind = _RESPONSE_NAMES[name]
         if kind is None:
             forwarded += (name, b": ", value, b"\r\n")
         elif kind is Kind.CONNECTION:
@@ -170,6 +197,9 @@ def sort_response(fields: Fields) -> ResponseHead:
     if head.connection is not None and head.connection.lower() not in _USUAL_OPTIONS:
         head.forwarded = _without(forwarded, connection_options(head.connection) - PROTECTED)
     return head
+
+
+_RESPONSE_NAMES: Final = Names(RESPONSE_KINDS)
 
 
 def _length(head: RequestHead | ResponseHead, value: bytes) -> None:
@@ -193,6 +223,8 @@ def keeps_alive(connection: bytes | None, *, is_http10: bool) -> bool:
     """Whether the connection persists after this message (RFC 9112 §9.3)."""
     if connection is None:
         return not is_http10
+    if connection == b"keep-alive":
+        return True
     options = connection_options(connection)
     return b"close" not in options and (not is_http10 or b"keep-alive" in options)
 

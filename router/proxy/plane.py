@@ -17,6 +17,7 @@ from typing import Any
 from router.core.snapshot import Decision, Service, Snapshot
 from router.core.spec import ListenerSpec, SnapshotSpec
 from router.proxy.downstream import Downstream
+from router.proxy.forwarding import REQUEST_KINDS, Names
 from router.proxy.pool import Endpoint, VersionPool
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
@@ -50,7 +51,7 @@ class DataPlane:
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.listener = ListenerSpec()
-        self.wanted_headers: frozenset[bytes] = frozenset()
+        self.request_names = Names(REQUEST_KINDS)
         self.access_log: AccessLog | None = None
         self.is_draining = False
         self._spawn = spawn
@@ -83,7 +84,7 @@ class DataPlane:
                 endpoint.retire()
         self._endpoints = endpoints
         self.snapshot, self.lanes, self.listener = snapshot, lanes, spec.listener
-        self.wanted_headers = snapshot.wanted_headers
+        self.request_names = Names(REQUEST_KINDS, snapshot.wanted_headers)
         if trusted != self._trusted:
             self._trusted = trusted
             for downstream in self._connections:

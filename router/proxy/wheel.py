@@ -8,6 +8,7 @@ connection and not once per request. Deadlines fire up to one tick late, never e
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.05
@@ -28,13 +29,15 @@ class Timed(Protocol):
 class Wheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("_loop", "_slots", "_tick", "_timer")
+    __slots__ = ("_loop", "_slots", "_tick", "_timer", "now")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, set[Timed]] = {}
         self._tick = int(loop.time() / TICK_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
+        self.now: Callable[[], float] = loop.time
+        """Seconds on the clock of the deadlines."""
 
     def start(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
@@ -60,10 +63,6 @@ class Wheel:
         if timed.deadline < (timed.slot - 1) * TICK_SECONDS:
             self.remove(timed)
             self.place(timed)
-
-    def now(self) -> float:
-        """Seconds on the clock of the deadlines."""
-        return self._loop.time()
 
     def remove(self, timed: Timed) -> None:
         members = self._slots.get(timed.slot)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 _Result = TypeVar("_Result")
+ASK_AGAIN_SECONDS: Final = 0.1
 _held: Final[set[asyncio.Task[Any]]] = set()
 _log = structlog.get_logger(__name__)
 
@@ -23,6 +24,19 @@ def spawn(coroutine: Coroutine[Any, Any, _Result], *, name: str) -> asyncio.Task
     _held.add(task)
     task.add_done_callback(_ended)
     return task
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and return when they have ended, whatever they ended with.
+
+    Asks again until they obey: ``asyncio.wait_for`` before Python 3.12 drops a cancellation that arrives together with
+    its result (python/cpython#86296), and redis-py writes through it. One lost cancellation would hang a shutdown.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_SECONDS)
 
 
 def _ended(task: asyncio.Task[Any]) -> None:

@@ -1,0 +1,1 @@
+"""What the router is measured beside, and the backends they all share."""

@@ -1,0 +1,143 @@
+"""The hot path without a kernel: one request and its response through the connection classes, in this process.
+
+``python -m loadtests.replay`` prints µs and function calls per exchange; ``--profile`` says where they go. Sockets are
+replaced by objects that swallow what is written, so what is left is this project's own code and httptools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+import statistics
+import time
+from typing import Any
+
+import uvloop
+
+from router.core.spec import (
+    ConditionSpec,
+    EndpointSpec,
+    IdentitySpec,
+    RingSpec,
+    ServiceSpec,
+    SnapshotSpec,
+    VersionSpec,
+)
+from router.proxy.downstream import Downstream
+from router.proxy.plane import DataPlane
+from router.proxy.upstream import Upstream
+
+REQUESTS = [
+    (
+        b"GET /path?x=%d HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: wrk\r\nAccept: */*\r\n"
+        b"X-User-Id: user-%d\r\n\r\n" % (i, i)
+    )
+    for i in range(256)
+]
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Mon, 23 Nov 2026 11:34:13 GMT\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 1024\r\nConnection: keep-alive\r\n\r\n" + b"x" * 1024
+)
+SERVICE = ServiceSpec(
+    name="shop",
+    versions=(
+        VersionSpec("v1", (EndpointSpec("127.0.0.1", 1),)),
+        VersionSpec("v2", (EndpointSpec("127.0.0.1", 2),)),
+    ),
+    rings=(
+        RingSpec(
+            "canary",
+            "v2",
+            500,
+            (
+                ConditionSpec("header", "X-Ring", "equals", ("canary",)),
+                ConditionSpec("cookie", "ring", "equals", ("canary",)),
+            ),
+        ),
+        RingSpec("early", "v2", 2000),
+        RingSpec("everyone", "v1"),
+    ),
+    identity=(IdentitySpec("header", "X-User-Id"), IdentitySpec("cookie", "uid")),
+)
+
+
+class Nowhere:
+    """A transport that swallows what is written and remembers how much it was."""
+
+    written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+
+    def get_extra_info(self, _name: str) -> Any:
+        return ("127.0.0.1", 1)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Replay:
+    """A plane with a warm connection per endpoint and one client."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.plane = DataPlane(loop, lambda work, name: loop.create_task(work, name=name))
+        self.plane.install(SnapshotSpec(1, (SERVICE,), access_log="off"))
+        self.client = Downstream(self.plane)
+        self.client.connection_made(Nowhere())  # type: ignore[arg-type]
+        self.warm: list[Upstream] = []
+        for endpoint in self.plane._endpoints.values():
+            upstream = Upstream(endpoint, self.plane.wheel)
+            upstream.connection_made(Nowhere())  # type: ignore[arg-type]
+            upstream.rest_in_pool()
+            self.warm.append(upstream)
+
+    def exchange(self, i: int) -> None:
+        """One request there, one response back."""
+        self.client.data_received(REQUESTS[i & 255])
+        exchange = self.client.exchange
+        assert exchange is not None
+        assert exchange.upstream is not None
+        exchange.upstream.data_received(RESPONSE)
+
+
+async def measure(rounds: int, size: int, *, profile: bool) -> None:
+    replay = Replay()
+    for i in range(2_000):
+        replay.exchange(i)
+    taken = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for i in range(size):
+            replay.exchange(i)
+        taken.append((time.perf_counter() - started) / size * 1e6)
+    print(f"{statistics.median(taken):.2f} µs per exchange (median of {rounds}, lowest {min(taken):.2f})")
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for i in range(size):
+        replay.exchange(i)
+    profiler.disable()
+    stats = pstats.Stats(profiler)
+    print(f"{stats.total_calls / size:.1f} function calls per exchange")  # type: ignore[attr-defined]
+    if profile:
+        stats.sort_stats("tottime").print_stats(28)
+    replay.plane.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size", type=int, default=20_000)
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    uvloop.run(measure(options.rounds, options.size, profile=options.profile))
+
+
+if __name__ == "__main__":
+    main()
