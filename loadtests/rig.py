@@ -118,7 +118,7 @@ class Child:
             raise RigError(f"a process of {self.name} died during the run:\n{self.tail()}") from None
 
     def tail(self) -> str:
-        return self.output.read_text(errors="replace")[-2000:]
+        return "\n".join(self.output.read_text(errors="replace").splitlines()[-5:])
 
     def end(self) -> None:
         """TERM, a while to go, then KILL: itself and every descendant, each by its id."""

@@ -1,4 +1,4 @@
-"""Every asynchronous test runs on uvloop, as the router does."""
+"""Every asynchronous test runs on uvloop, as the router does; Redis and the state directory are real."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import asyncio
 
 import pytest
 import uvloop
+
+from tests.redis_fixture import redis_client, redis_server, state_dir
+
+__all__ = ["redis_client", "redis_server", "state_dir"]
 
 
 @pytest.fixture(scope="session")

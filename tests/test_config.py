@@ -232,7 +232,7 @@ def test_a_wrong_service_key_is_one_problem_on_its_own_line(line: str, says: str
         ("{name: canary, version: v2, audience: [{header: {equals: x}}]}", "`name` is missing"),
         ("{name: canary, version: v2, audience: [{any_of: [{cookie: {name: A, equal: x}}]}]}", "did you mean 'equals'"),
         ("{name: canary, version: v2, audience: [{all_of: []}]}", "must not be empty"),
-        ("{name: canary, version: v2, audience: [{header: {name: A, present: false}}]}", "True"),
+        ("{name: canary, version: v2, audience: [{header: {name: A, present: false}}]}", "must be true"),
         ("{version: v2}", "`name` is missing"),
         ("canary", "mapping"),
     ],
@@ -257,7 +257,7 @@ def test_weights_over_100_percent_are_refused_together() -> None:
 @pytest.mark.parametrize("key", ["weight: 5", "audience: [{header: {name: A, present: true}}]", "members: [a]"])
 def test_the_default_ring_takes_the_rest_and_nothing_else(key: str) -> None:
     problem = only(SHOP.replace("{name: everyone, version: v1}", f"{{name: everyone, version: v1, {key}}}"))
-    assert (problem.line, problem.column) == (9, 40)
+    assert (problem.line, problem.column) == (9, 39)
     assert "default ring" in problem.message
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.house import read_head
-from tests.redis_fixture import CONTROL, STATUS, WEIGHTS, Server, redis_server
+from tests.redis_fixture import CONTROL, STATUS, WEIGHTS, Server
 from tests.running import (
     ask_on,
     rings_of,
@@ -23,7 +23,6 @@ from tests.running import (
 )
 from tests.waiting import until
 
-__all__ = ["redis_server"]
 ORDER = ["canary", "early", "everyone"]
 
 

@@ -131,9 +131,11 @@ async def test_3000_changes_in_a_row_end_with_the_last_one(
     redis_server: Server, redis_client: Client, state_dir: Path
 ) -> None:
     async with Watched(redis_server.url, state_dir) as shop:
-        flood = "".join(f"HSET {WEIGHTS} canary {n % 50}\n" for n in range(3000)) + f"HSET {WEIGHTS} canary 77\n"
-        await asyncio.to_thread(redis_server.redis_cli, stdin=flood.encode())
+        flood = "".join(f"HSET {WEIGHTS} canary {n % 50}\r\n" for n in range(3000)) + f"HSET {WEIGHTS} canary 77\r\n"
+        _, flooding = await asyncio.open_connection("127.0.0.1", redis_server.port)
+        flooding.write(flood.encode())
         await until(lambda: shop.weights == {"canary": 7700})
+        flooding.close()
         assert sum(shop.store.poll_durations) < 1500
 
 

@@ -13,7 +13,7 @@ port, v1, v2 = int(sys.argv[1]), f"http://127.0.0.1:{sys.argv[2]}", f"http://127
 def ring_of(request: web.Request) -> str:
     if request.headers.get("X-Ring") == "canary" or request.cookies.get("ring") == "canary":
         return "canary"
-    bucket = xxhash.xxh64_intdigest(request.headers.get("X-User-Id", "")) % 10000
+    bucket = xxhash.xxh64_intdigest(request.headers.get("X-User-Id", "").encode()) % 10000
     return "canary" if bucket < 500 else "early" if bucket < 2500 else "everyone"
 
 

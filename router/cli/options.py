@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no con
     from router.core.spec import SnapshotSpec
 
 CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
+ADMIN_VARIABLE: Final = "RING_ROUTER_ADMIN"
 DEFAULT_CONFIG: Final = Path("config/router.yaml")
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9900"
 ADMIN_TIMEOUT_SECONDS: Final = 2.0
@@ -43,8 +44,9 @@ class AdminUnreachable(click.ClickException):
 
 
 def find_config(explicit: Path | None = None, admin_url: str | None = None) -> Path:
-    """The config file: as given, else $RING_ROUTER_CONFIG, else ./config/router.yaml, else the running router's own.
+    """The config file: as given, else $RING_ROUTER_CONFIG, else the running router's own, else ./config/router.yaml.
 
+    The running router comes before the file in this directory: who types a word beside it means it.
     A file that was named is returned as it is, existing or not: the loader says what is wrong with it.
     """
     if explicit is not None:
@@ -52,20 +54,21 @@ def find_config(explicit: Path | None = None, admin_url: str | None = None) -> P
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
-    if DEFAULT_CONFIG.is_file():
-        return DEFAULT_CONFIG
+    asked = admin_url or os.environ.get(ADMIN_VARIABLE) or DEFAULT_ADMIN
     try:
-        running = fetch_state(admin_url or DEFAULT_ADMIN).get("config_path")
+        running = fetch_state(asked).get("config_path")
     except AdminUnreachable:
         running = None
     if isinstance(running, str) and running:
         return Path(running)
+    if DEFAULT_CONFIG.is_file():
+        return DEFAULT_CONFIG
     raise ConfigNotFound(
         f"no config file: there is no ./{DEFAULT_CONFIG}, and no running router to ask for its own.\n"
         f"Any of these helps:\n"
         f"  - give it:      -c /etc/ring-router/router.yaml\n"
         f"  - set it once:  export {CONFIG_VARIABLE}=/etc/ring-router/router.yaml\n"
-        f"  - be where ./{DEFAULT_CONFIG} is, or start the router on this machine (asked at {DEFAULT_ADMIN})"
+        f"  - be where ./{DEFAULT_CONFIG} is, or start the router on this machine (asked at {asked})"
     )
 
 
@@ -73,7 +76,9 @@ def _find(context: click.Context, _parameter: click.Parameter, value: Path | Non
     return None if context.resilient_parsing else find_config(value)
 
 
-_CONFIG_HELP: Final = f"The config file [default: ${CONFIG_VARIABLE}, else ./{DEFAULT_CONFIG}]."
+_CONFIG_HELP: Final = (
+    f"The config file [default: ${CONFIG_VARIABLE}, else the running router's, else ./{DEFAULT_CONFIG}]."
+)
 
 
 def config_option(command: _Command) -> _Command:
@@ -103,7 +108,7 @@ def output_option(command: _Command) -> _Command:
 def admin_option(command: _Command) -> _Command:
     """``--admin``: passes ``admin_url: str``, the admin address of the running router."""
     return click.option(
-        "--admin", "admin_url", envvar="RING_ROUTER_ADMIN", default=DEFAULT_ADMIN, show_default=True, metavar="URL",
+        "--admin", "admin_url", envvar=ADMIN_VARIABLE, default=DEFAULT_ADMIN, show_default=True, metavar="URL",
         help="Admin address of the running router.",
     )(command)  # fmt: skip
 

@@ -142,7 +142,7 @@ def _sentence(document: Document, error: ErrorDetails, place: Place) -> str:
         case "choice":
             return error["msg"]
         case "literal_error":
-            return f"{key} must be {context.get('expected', '')}".replace("'", "")
+            return f"{key} must be {context.get('expected', '')}".replace("'", "").replace("True", "true")
         case "string_pattern_mismatch":
             return f"{error['input']!r} cannot be a name: {_NAME_RULES['']}"
         case "string_too_short":

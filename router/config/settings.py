@@ -38,6 +38,8 @@ from router.config.values import (
 )
 from router.core.spec import Comparison, EndpointSpec, IdentityKind, ListenerSpec, TimeoutsSpec
 
+_LISTEN: Final = Address("0.0.0.0", 8080)  # noqa: S104  # an edge proxy is there to be reached
+_ADMIN: Final = Address("127.0.0.1", 9900)
 _LISTENER: Final = ListenerSpec()
 _TIMEOUTS: Final = TimeoutsSpec()
 MAX_WORKERS: Final = 256
@@ -116,7 +118,9 @@ class AdminSettings(Model):
     """The admin side: health, metrics, API, dashboard."""
 
     listen: Listen = Field(
-        default=Address("127.0.0.1", 9900), description="Where the admin side listens; loopback by default."
+        default=_ADMIN,
+        json_schema_extra={"default": str(_ADMIN)},
+        description="Where the admin side listens; loopback by default.",
     )
 
 
@@ -282,7 +286,9 @@ class Service(Model):
 class Settings(Model):
     """The configuration of a ring router."""
 
-    listen: Listen = Field(default=Address("0.0.0.0", 8080), description="Where requests come in.")  # noqa: S104
+    listen: Listen = Field(
+        default=_LISTEN, json_schema_extra={"default": str(_LISTEN)}, description="Where requests come in."
+    )
     admin: AdminSettings = Field(
         default=AdminSettings(), description="The admin side: health, metrics, API, dashboard."
     )

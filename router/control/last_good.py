@@ -157,7 +157,8 @@ class Keeper:
 
     def offer(self, live: Live, rules: ServiceRules) -> None:
         """To be written soon, unless it is on disk already. Only values that come from a valid read of Redis."""
-        if self._on_disk.get(rules.name) == (live, rules.rings):
+        is_writing = self._writing is not None and not self._writing.done()
+        if self._on_disk.get(rules.name) == (live, rules.rings) and not is_writing:
             self._wanted.pop(rules.name, None)
             return
         self._wanted[rules.name] = (live, rules)
