@@ -91,8 +91,7 @@ def main() -> None:
     asked = options()
     say_cores()
     limit = raise_open_files()
-    # HAProxy counts two files for each connection it may have, ours and the one behind.
-    connections = min(asked.connections, limit - SPARE_FILES, (limit - SPARE_FILES) // 2 - PROXY_CONNECTIONS)
+    connections = min(asked.connections, limit - SPARE_FILES)
     if connections < asked.connections:
         print(f"Only {limit} open files are allowed here: {connections:,} connections, not {asked.connections:,}.")
     found = measure_all(asked, connections)

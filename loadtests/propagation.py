@@ -12,6 +12,7 @@ import asyncio
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import uvloop
@@ -30,13 +31,15 @@ async def measure(workers: int, writes: int, connections: int) -> dict[str, floa
         directory = Path(name)
         server = launch(free_port(), directory / "redis")
         try:
-            async with running_router(directory, redis=server.url, workers=workers) as router:
-                async with steady_load(router, connections=connections) as tally:
-                    taken = await _writes(router, server.port, writes)
+            async with (
+                running_router(directory, redis=server.url, workers=workers) as router,
+                steady_load(router, connections=connections) as tally,
+            ):
+                taken = await _writes(router, server.port, writes)
         finally:
             server.stop()
     left = sum(
-        any(before == "canary" and after != "canary" for before, after in zip(seen, seen[1:], strict=False))
+        any(before == "canary" and after != "canary" for before, after in pairwise(seen))
         for seen in tally.rings.values()
     )
     taken.sort()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,8 +30,14 @@ from tests.waiting import until
 ORDER = ["canary", "early", "everyone"]
 
 
+def ring_router(*words: str) -> str:
+    """What a command prints."""
+    done = subprocess.run([sys.executable, "-m", "router.cli", *words], capture_output=True, check=True, timeout=20)
+    return done.stdout.decode()
+
+
 def moved_inward_only(rings: list[str]) -> bool:
-    return all(ORDER.index(after) < ORDER.index(before) for before, after in zip(rings, rings[1:], strict=False))
+    return all(ORDER.index(after) < ORDER.index(before) for before, after in pairwise(rings))
 
 
 async def test_two_thousand_users_keep_their_ring_across_workers_and_a_restart(
@@ -58,9 +68,11 @@ async def test_a_weight_typed_at_redis_cli_moves_users_inward_and_fails_nobody(
     async with running_router(tmp_path, redis=redis_server.url) as router:
         async with steady_load(router) as tally:
             await some_more(tally)
-            for canary in ("10", "25"):
-                redis_server.redis_cli("HSET", WEIGHTS, "canary", canary)
-                await until(lambda: router.weights()["canary"] == float(canary) and router.is_everywhere(), within=5)
+            for canary in (10.0, 25.0):
+                redis_server.redis_cli("HSET", WEIGHTS, "canary", str(canary))
+                await until(
+                    lambda wanted=canary: router.weights()["canary"] == wanted and router.is_everywhere(), within=5
+                )
                 await some_more(tally)
         assert tally.failures == []
         assert all(moved_inward_only(rings) for rings in tally.rings.values())
@@ -98,6 +110,9 @@ async def test_what_cannot_be_right_changes_nothing_and_is_said(
         await until(lambda: router.state()["services"]["shop"]["refused"] != [], within=2)
         assert router.log.read_text().count("level=warning") >= 1
         assert await rings_of(router, users) == before
+        told = await asyncio.to_thread(ring_router, "weights", "get", "-c", str(router.config), "-o", "json")
+        assert [ring["percent"] for ring in json.loads(told)["rings"]] == [10.0, 30.0, 60.0]
+        assert json.loads(told)["refused"]
         if len(commands) == 2:
             redis_server.redis_cli("DEL", WEIGHTS)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "11", "early", "30")
@@ -110,7 +125,9 @@ async def test_a_kill_empties_a_ring_and_a_freeze_refuses_widening(tmp_path: Pat
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "10", "early", "30")
         await until(lambda: router.weights()["canary"] == 10.0, within=5)
         redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
-        await until(lambda: router.state()["services"]["shop"]["rings"][0]["killed"] and router.is_everywhere(), within=5)
+        await until(
+            lambda: router.state()["services"]["shop"]["rings"][0]["killed"] and router.is_everywhere(), within=5
+        )
         rings = await rings_of(router, [f"user-{i}" for i in range(300)])
         assert "canary" not in rings.values()
         reader, writer = await asyncio.open_connection("127.0.0.1", router.port)

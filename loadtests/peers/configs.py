@@ -77,6 +77,7 @@ def haproxy(port: int, v1: int, v2: int, connections: int = 8192) -> str:
     # xxh64 is signed there; without its sign bit mod() stays positive. Same shares, other users than ours.
     return f"""global
   nbthread 1
+  no strict-limits
   maxconn {connections}
 defaults
   mode http

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -44,11 +45,12 @@ def demo(seconds: float | None, quiet: bool) -> None:
     for name, port in ports.items():
         _must_be_free(name, port)
     os.environ.update({name: str(port) for name, port in ports.items()})
-    state = Path(os.environ.setdefault("RING_ROUTER_DEMO_STATE", ".ring-router/state"))
-    state.mkdir(parents=True, exist_ok=True)
-    load_or_exit(CONFIG)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as house:
+        # A demo begins afresh: what an earlier one knew would be held against an empty Redis.
+        state = Path(house.enter_context(tempfile.TemporaryDirectory(prefix="ring-router-demo-")))
+        os.environ["RING_ROUTER_DEMO_STATE"] = str(state)
+        load_or_exit(CONFIG)
         _start(house, ports, state)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_visit(ports, seconds, quiet))
@@ -82,7 +84,7 @@ def _start(house: contextlib.ExitStack, ports: dict[str, int], state: Path) -> N
 
 def _child(house: contextlib.ExitStack, module: list[str]) -> None:
     # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
-    process = subprocess.Popen([sys.executable, "-m", *module], process_group=0)  # noqa: S603 - our own modules
+    process = subprocess.Popen([sys.executable, "-m", *module], process_group=0)
 
     def end() -> None:
         process.send_signal(signal.SIGTERM)

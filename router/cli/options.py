@@ -73,7 +73,7 @@ def find_config(explicit: Path | None = None, admin_url: str | None = None) -> P
 
 
 def _find(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    return None if context.resilient_parsing else find_config(value)
+    return None if context.resilient_parsing else find_config(value, os.environ.get("RING_ROUTER_ADMIN"))
 
 
 _CONFIG_HELP: Final = (
@@ -129,7 +129,7 @@ def pick_name(names: list[str], name: str | None) -> str:
     if name is None:
         if len(names) == 1:
             return names[0]
-        _refuse(f"there are {len(names)} services: choose one with --service ({', '.join(names)})")
+        _refuse(f"there are {len(names)} services: name the one you mean ({', '.join(names)})")
     if name not in names:
         _refuse(f"there is no service {name!r}; there is: {', '.join(names)}")
     return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def redis(config_path: Path | None, url: str | None, words: tuple[str, ...]) -> 
     from router.control.console import execute, for_people, for_programs
     from router.control.weights import Unreachable
 
-    target = url or load_or_exit(find_config(config_path)).redis
+    target = url or load_or_exit(find_config(config_path, os.environ.get("RING_ROUTER_ADMIN"))).redis
     if target is None:
         raise click.ClickException("the config file has no `redis:`: set it there, or give --url redis://HOST:PORT/0")
     try:

@@ -279,7 +279,7 @@ class Service(Model):
     rings: Annotated[tuple[Ring, ...], Field(min_length=1)] = Field(
         description="Inner to outer; the last one is the default ring and takes the rest."
     )
-    response_headers: StrictBool = Field(default=True, description="Say ring, version and reason on each response.")
+    response_headers: StrictBool = Field(default=True, description="Say X-Ring and X-Ring-Version on each response.")
     timeouts: ServiceTimeouts = Field(default=ServiceTimeouts(), description="How long a version may take.")
 
 

@@ -310,7 +310,7 @@ def _frozen_weights(ring: str, proposed: Live, previous: Live, rules: ServiceRul
     before, after = rules.effective_weights(previous)[ring], rules.effective_weights(proposed)[ring]
     message = (
         f"frozen ({proposed.freeze}): {ring} {percent(before)} → {percent(after)} would widen an audience. "
-        f"Narrowing works; HDEL {key_of(rules.name, 'control')} freeze ends the freeze."
+        f"Narrowing works; HSET {key_of(rules.name, 'control')} freeze '' ends the freeze."
     )
     return Refusal(key_of(rules.name, "weights"), ring, repr(percent(after)), "frozen", message)
 
@@ -319,7 +319,7 @@ def _frozen_version(ring: str, proposed: Live, previous: Live, rules: ServiceRul
     before, after = rules.effective_versions(previous)[ring], rules.effective_versions(proposed)[ring]
     message = (
         f"frozen ({proposed.freeze}): {ring} {before} → {after} would give an audience a version that no ring further "
-        f"out runs. HDEL {key_of(rules.name, 'control')} freeze ends the freeze."
+        f"out runs. HSET {key_of(rules.name, 'control')} freeze '' ends the freeze."
     )
     return Refusal(key_of(rules.name, "versions"), ring, repr(after), "frozen", message)
 

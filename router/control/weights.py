@@ -7,11 +7,12 @@ somebody else was faster. It must never write what an instance would refuse, and
 from __future__ import annotations
 
 import getpass
+import json
 import shlex
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -20,7 +21,7 @@ from redis.exceptions import ResponseError, WatchError
 
 from router.control.keys import REVISION_FIELD, RawFault, RawHash, RawService, key_of
 from router.control.link import TROUBLE, error_text, make_client, safe_url
-from router.control.parse import Parsed, basis_points_of, parse
+from router.control.parse import Parsed, basis_points_of, fit, parse
 from router.control.rules import ServiceRules, percent, say_changes
 from router.core.live import Live
 
@@ -29,6 +30,8 @@ ATTEMPTS: Final = 5
 """Somebody else's change in the middle of ours: read again, judge again."""
 UNSET: Final = "-"
 """In the audit: the field was (or is) not in the hash; the config file's weight counts."""
+FRESH_SECONDS: Final = 60.0
+"""An instance writes its status every ten seconds; an older one may be gone."""
 Client = Redis
 """For those who may not import redis themselves."""
 _INVERTIBLE: Final = ("set", "undo", "reset")
@@ -118,7 +121,31 @@ async def read_current(client: Redis, rules: ServiceRules) -> Current:
         versions=await _hash(client, key_of(rules.name, "versions")),
         control=await _hash(client, key_of(rules.name, "control")),
     )
-    return Current(raw, parse(raw, rules, None))
+    return Current(raw, parse(raw, rules, await _in_force(client, rules)))
+
+
+async def _in_force(client: Redis, rules: ServiceRules) -> Live | None:
+    """What the instance that wrote last routes by: the ground on which a refused or missing hash leaves it."""
+    fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(rules.name, "status")))
+    newest: dict[str, Any] = {}
+    for text in fields.values():
+        with suppress(ValueError, TypeError, RecursionError):
+            said = json.loads(text)
+            if said["at"] > max(newest.get("at", 0.0), time.time() - FRESH_SECONDS):
+                newest = said
+    if newest.get("source", "config") == "config":
+        return None
+    try:
+        weights = {ring: basis_points_of(str(value).encode()) for ring, value in newest["weights"].items()}
+        live = Live(
+            weights={ring: points for ring, points in weights.items() if points is not None},
+            versions=dict(newest["versions"]),
+            killed=tuple(newest["killed"]),
+            freeze=str(newest["freeze"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return fit(live, rules)
 
 
 async def set_weights(

@@ -2,7 +2,7 @@
 
 ``bucket = xxh64(salt + key, seed=0) mod 10000``, bit for bit what Envoy computes for weighted clusters with
 ``use_hash_policy`` on one header and weights that sum to 10000 (docs/architecture.md, "Assignment"). The known answers
-stand in tests/test_hashing.py; whoever changes them moves every user of every installation.
+stand in tests/test_core_hashing.py; whoever changes them moves every user of every installation.
 """
 
 from __future__ import annotations

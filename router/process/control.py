@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import socket
 import time
@@ -130,6 +131,8 @@ class Control:
             if is_asked:
                 self._reloads["unchanged"] += 1
                 self._log.info(f"config {self._path} is unchanged")
+            if self._config_error:
+                self._log.info(f"config {self._path} is again the one in force, #{self._revision}")
             self._config_error = self._refused_digest = ""
             return
         if digest == self._refused_digest and not is_asked:
@@ -171,8 +174,11 @@ class Control:
         having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)
         if having < hub.expected:
             return False, f"not ready: {having} of {hub.expected} workers have a snapshot"
-        degraded = self.store.state == "down"
-        return True, "ready, degraded: Redis is down, last known good weights serve" if degraded else "ready"
+        if self.store.state == "down":
+            places = {"redis": "memory", "disk": "disk", "config": "the config file"}
+            sources = sorted({places[self.store.source(name)] for name in self.settings.services})
+            return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
+        return True, "ready"
 
     def metrics(self) -> bytes:
         store = self.store
@@ -280,6 +286,9 @@ def main() -> None:
     configure("control")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(options))
+    if os.getppid() != options.parent:
+        # Nobody else is left to clean up; the workers are draining and need nothing from here any more.
+        shutil.rmtree(options.runtime, ignore_errors=True)
 
 
 if __name__ == "__main__":

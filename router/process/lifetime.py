@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when the parent dies (Linux; elsewhere the channel's end has to do).
+    """Ask the kernel for a SIGTERM when the parent dies (the router runs on Linux).
 
     ``parent`` is the process id the child was told; if it is gone already, the child ends at once.
     """
