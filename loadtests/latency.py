@@ -31,7 +31,9 @@ def options() -> argparse.Namespace:
 
 def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """One open-loop run on the load core. RigError when it is refused."""
-    command = python_module("loadtests.openloop", f"http://{HOST}:{port}/", "--poisson", "--json", "--seed", seed)
+    command = python_module(
+        "loadtests.openloop", f"http://{HOST}:{port}/", "--poisson", "--json", "--realtime", "--seed", seed
+    )
     for name, value in (("rate", rate), ("seconds", asked.seconds), ("connections", asked.connections)):
         command += [f"--{name}", str(value)]
     done = subprocess.run(

@@ -3,7 +3,8 @@
 Latency counts from the moment a request was due, not from the moment it could be sent, so a proxy that stalls is
 charged with everyone who waited (no coordinated omission). A request that finds every connection busy waits for one,
 on the proxy's account. What is not on its account is the generator itself being late: when more than 1 % of requests
-were handled later than they were due by more than --late-ms, the run is refused instead of reported.
+were handled later than they were due by more than --late-ms, or it had no time
+to spare, the run is refused instead of reported.
 
 Waiting is done with a timerfd: asyncio's timers are too coarse (1 ms) for latencies of a tenth of that.
 """
@@ -33,6 +34,7 @@ from loadtests.histogram import Histogram
 
 LATE_SHARE: Final = 0.01
 USERS: Final = 5000
+BUSY_SHARE: Final = 0.9
 GRACE_SECONDS: Final = 5.0
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 _TFD_TIMER_ABSTIME: Final = 1
@@ -121,6 +123,7 @@ class Run:
             f"GET {target} HTTP/1.1\r\nHost: {asked.host or parts.netloc}\r\nX-User-Id: user-{user}\r\n\r\n".encode()
             for user in range(USERS)
         ]
+        self.busy = 0.0
         self._random = random.Random(asked.seed)
         self._gap = 1e9 / asked.rate
         self._late_ns = int(asked.late_ms * 1e6)
@@ -137,6 +140,7 @@ class Run:
         gc.collect()
         gc.freeze()
         gc.disable()
+        begun, used = time.monotonic(), time.process_time()
         self._due = float(time.monotonic_ns() + 100_000_000)
         self._end = self._due + self.asked.seconds * 1e9
         alarm = Alarm(self._loop, self._tick)
@@ -147,6 +151,7 @@ class Run:
                 async with asyncio.timeout(0.1 + self.asked.seconds + GRACE_SECONDS):
                     await self._finished.wait()
         finally:
+            self.busy = (time.process_time() - used) / (time.monotonic() - begun)
             self._is_open = False
             alarm.close()
             for connection in tuple(self._all):
@@ -157,7 +162,7 @@ class Run:
         self._all.add(connection)
 
     def _tick(self) -> None:
-        """Send what is due; ask to be woken for what is next."""
+        """Send what was due when it began, so that answers are read in between; ask to be woken for what is next."""
         now = time.monotonic_ns()
         while self._due <= now and self._due < self._end:
             due = int(self._due)
@@ -169,7 +174,6 @@ class Run:
                 self.waited += 1
                 self._waiting.append(due)
             self._due += self._random.expovariate(1) * self._gap if self.asked.poisson else self._gap
-            now = time.monotonic_ns()
         if self._due < self._end:
             self._alarm.at(int(self._due))
         else:
@@ -210,6 +214,8 @@ class Run:
                 f"the generator could not keep {self.asked.rate:g}/s: {self.late / offered:.1%} of {offered} requests "
                 f"were late by more than {self.asked.late_ms:g} ms (1 % may be)"
             )
+        if self.busy > BUSY_SHARE:
+            raise RefusedError(f"the generator was busy {self.busy:.0%} of the time: latencies would be its own")
         if self._waiting:
             raise RefusedError(f"{len(self._waiting)} of {offered} requests were never sent: the target is saturated")
         return {
@@ -218,6 +224,7 @@ class Run:
             "requests": self.sent,
             "errors": self.errors,
             "late_percent": 100 * self.late / offered,
+            "busy_percent": 100 * self.busy,
             "waited_percent": 100 * self.waited / offered,
             "latency_us": {f"p{p:g}": self.histogram.percentile(p) / 1e3 for p in PERCENTILES}
             | {"max": self.histogram.longest / 1e3},
@@ -234,6 +241,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--late-ms", type=float, default=1.0, help="later than this counts as late")
     parser.add_argument("--host", help="Host header (else the URL's)")
     parser.add_argument("--seed", type=int, help="of the random arrivals")
+    parser.add_argument("--realtime", action="store_true", help="run before other processes, where that is allowed")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     asked = parser.parse_args()
     if asked.rate <= 0 or asked.seconds <= 0 or asked.connections <= 0:
@@ -245,6 +253,9 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     asked = options()
+    if asked.realtime:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     run = Run(asked)
     try:
         uvloop.run(run())

@@ -1,5 +1,5 @@
 """``python -m router.cli``: the same as the ``ring-router`` command."""
 
-from router.cli.main import main
+from router.cli.entry import main
 
-main(prog_name="ring-router")
+main()

@@ -139,7 +139,8 @@ async def _in_force(client: Redis, rules: ServiceRules) -> Live | None:
         weights = {ring: basis_points_of(str(value).encode()) for ring, value in newest["weights"].items()}
         live = Live(
             weights={ring: points for ring, points in weights.items() if points is not None},
-            versions=dict(newest["versions"]),
+            # The status names every ring; only what differs from the config file can have come from Redis.
+            versions={ring: name for ring, name in newest["versions"].items() if rules.versions.get(ring) != name},
             killed=tuple(newest["killed"]),
             freeze=str(newest["freeze"]),
         )

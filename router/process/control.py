@@ -192,6 +192,8 @@ class Control:
                     errors=store.errors_total,
                     rejected=store.rejected_total,
                     sources={name: store.source(name) for name in self.settings.services},
+                    poll_durations=store.poll_durations,
+                    poll_seconds_sum=store.poll_seconds_sum,
                 ),
                 config=ConfigFigures(self._reloads, not self._config_error, self._loaded_at),
                 workers_connected=self.hub.connected,

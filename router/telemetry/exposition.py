@@ -6,7 +6,7 @@ cumulative count is never too high and misses at most the requests within 4.43 p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,8 @@ from router.telemetry.counters import RingCounters, WorkerCounters, upper_edge_s
 
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """OpenTelemetry's advice for http.server.request.duration."""
+POLL_BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
+"""For what should take less than a millisecond."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class StoreFigures:
     """(service, reason) → refused writes."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """service → config, disk or redis"""
+    poll_durations: Sequence[int] = ()
+    poll_seconds_sum: float = 0.0
 
 
 @dataclass(slots=True)
@@ -141,9 +145,9 @@ def _traffic(figures: Figures) -> Iterator[Metric]:
     yield answers
 
 
-def _buckets(histogram: list[int]) -> list[tuple[str, float]]:
+def _buckets(histogram: Sequence[int], bounds: tuple[float, ...] = DURATION_BOUNDS) -> list[tuple[str, float]]:
     cumulative, rows, index = 0, [], 0
-    for bound in DURATION_BOUNDS:
+    for bound in bounds:
         while index < len(histogram) and upper_edge_seconds(index) <= bound:
             cumulative += histogram[index]
             index += 1
@@ -197,6 +201,11 @@ def _control(figures: Figures) -> Iterator[Metric]:
     for kind, count in store.errors.items():
         errors.add_metric([kind], count)
     yield errors
+    polls = HistogramMetricFamily(
+        "ringrouter_store_poll_duration_seconds", "One read of everything from Redis.", labels=[]
+    )
+    polls.add_metric([], buckets=_buckets(store.poll_durations, POLL_BOUNDS), sum_value=store.poll_seconds_sum)
+    yield polls
     reloads = _counter("config_reloads", "Reads of a changed config file.", ("result",))
     for result in ("success", "failure", "unchanged"):
         reloads.add_metric([result], config.reloads.get(result, 0))
