@@ -1,4 +1,4 @@
-"""What ``ring-router healthcheck`` does, with the standard library alone: it runs every few seconds, in every container.
+"""What ``ring-router healthcheck`` does, with the standard library alone: it runs often, in every container.
 
 It asks the admin side and says what it heard; it decides nothing.
 """

@@ -115,7 +115,10 @@ class Hub:
                     case Applied(generation=generation, at=at) if worker is not None:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
-                        worker.counters = unpack_counters(counters)
+                        report = unpack_counters(counters)
+                        # A report leaves out the rings where nothing happened since the last one.
+                        report.rings = worker.counters.rings | report.rings
+                        worker.counters = report
         except (EOFError, OSError, msgspec.DecodeError, asyncio.IncompleteReadError):
             pass
         finally:

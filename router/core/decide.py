@@ -27,9 +27,10 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
         member = service.members.get(key)
         if member is not None:
             return member
-    for matches, decision in service.rules:
-        if matches(request):
-            return decision
+    if not service.rules.is_empty:
+        _, ruled = service.rules.first(request)
+        if ruled is not None:
+            return ruled
     if key is None:
         return service.default
     return service.by_hash[bisect_right(service.bounds, bucket_of(key, service.salt))]

@@ -116,20 +116,17 @@ def _identity_steps(service: Service, request: Request) -> tuple[IdentityStep, .
 
 
 def _rule_steps(service: Service, request: Request, *, decided_before: bool) -> tuple[RuleStep, ...]:
-    """Each rule in the order it is asked; the compiled ones say who won, so that this cannot differ from ``decide``."""
-    compiled = iter(service.rules)
+    """Each rule in its order; the index says which one won, so that this cannot differ from ``decide``."""
+    winner, ruled = service.rules.first(request)
+    place = -1 if decided_before or ruled is None else winner
     steps: list[RuleStep] = []
-    is_decided = decided_before
+    asked = 0
     last = service.spec.rings[-1].name
     for ring in service.spec.rings:
         killed = ring.name in service.spec.killed and ring.name != last
         for spec in ring.rules:
-            decides = False
-            if not killed:
-                matches, _ = next(compiled)
-                decides = not is_decided and matches(request)
-                is_decided = is_decided or decides
-            steps.append(RuleStep(ring.name, find_out(spec, request), killed, decides))
+            steps.append(RuleStep(ring.name, find_out(spec, request), killed, not killed and asked == place))
+            asked += not killed
     return tuple(steps)
 
 

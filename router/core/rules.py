@@ -6,8 +6,8 @@ case-insensitive (RFC 9110 §5.1). An absent header or cookie fails every compar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, assert_never
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Generic, TypeVar, assert_never
 
 from router.core.spec import ConditionSpec
 
@@ -35,6 +35,9 @@ class Request:
 
 
 Matcher = Callable[[Request], bool]
+Outcome = TypeVar("Outcome")
+_Entry = tuple[int, Matcher, Outcome]
+_NO_ORDER: Final = 1 << 30
 
 
 def cookie_value(field: bytes, name: bytes) -> bytes | None:
@@ -107,6 +110,101 @@ def compile_comparison(spec: ConditionSpec) -> Callable[[bytes], bool]:
             return lambda value: True
         case _:
             assert_never(spec.compare)
+
+
+class RuleIndex(Generic[Outcome]):
+    """Many rules, of which the first that holds wins, at the cost of the few that can hold.
+
+    A rule that needs a certain header or cookie is looked at only when the request has it, and one that needs a certain
+    value only when that is the value: a thousand rules on one header cost one look-up. Rules that may hold without any
+    header (inverted ones) are asked every time.
+    """
+
+    __slots__ = ("_always", "_cookies", "_headers", "is_empty")
+
+    def __init__(self, rules: Iterable[tuple[ConditionSpec, Outcome]]) -> None:
+        self._headers: dict[bytes, _Anchored[Outcome]] = {}
+        self._cookies: dict[bytes, _Anchored[Outcome]] = {}
+        self._always: list[_Entry[Outcome]] = []
+        self.is_empty = True
+        for order, (spec, outcome) in enumerate(rules):
+            self.is_empty = False
+            entry = (order, compile_condition(spec), outcome)
+            anchors = _anchors(spec)
+            if anchors is None:
+                self._always.append(entry)
+                continue
+            for kind, name, value in anchors:
+                tables = self._headers if kind == "header" else self._cookies
+                tables.setdefault(name, _Anchored()).add(value, entry)
+
+    def first(self, request: Request) -> tuple[int, Outcome | None]:
+        """Place (from 0) and outcome of the first rule that holds; the outcome is None if none does."""
+        found: Outcome | None = None
+        best = _NO_ORDER
+        tables = self._headers
+        if tables:
+            for name, value in request.headers.items():
+                table = tables.get(name)
+                if table is not None:
+                    best, found = table.first(value, request, best, found)
+        if self._cookies and request.cookie:
+            for name, table in self._cookies.items():
+                cookie = cookie_value(request.cookie, name)
+                if cookie is not None:
+                    best, found = table.first(cookie, request, best, found)
+        for order, matches, outcome in self._always:
+            if order >= best:
+                break
+            if matches(request):
+                return order, outcome
+        return best, found
+
+
+class _Anchored(Generic[Outcome]):
+    """The rules that need one header or cookie, in their order: by its value where they need a certain one."""
+
+    __slots__ = ("_by_value", "_others")
+
+    def __init__(self) -> None:
+        self._by_value: dict[bytes, list[_Entry[Outcome]]] = {}
+        self._others: list[_Entry[Outcome]] = []
+
+    def add(self, value: bytes | None, entry: _Entry[Outcome]) -> None:
+        entries = self._others if value is None else self._by_value.setdefault(value, [])
+        if not entries or entries[-1] is not entry:
+            entries.append(entry)
+
+    def first(self, value: bytes, request: Request, best: int, found: Outcome | None) -> tuple[int, Outcome | None]:
+        """The order and outcome of the first rule here that holds, if it comes before ``best``."""
+        for entries in (self._by_value.get(value, ()), self._others):
+            for order, matches, outcome in entries:
+                if order >= best:
+                    break
+                if matches(request):
+                    best, found = order, outcome
+                    break
+        return best, found
+
+
+_Anchor = tuple[str, bytes, bytes | None]
+
+
+def _anchors(spec: ConditionSpec) -> list[_Anchor] | None:
+    """What a request must have one of for the rule to hold: (kind, name, value or None for any); None if nothing."""
+    if spec.inverted:
+        return None
+    if spec.kind == "header" or spec.kind == "cookie":
+        name = spec.name.lower().encode() if spec.kind == "header" else spec.name.encode()
+        if spec.compare in ("equals", "one_of"):
+            return [(spec.kind, name, value.encode()) for value in spec.values]
+        return [(spec.kind, name, None)]
+    below = [_anchors(child) for child in spec.children]
+    if spec.kind == "any_of":
+        return None if None in below else [anchor for anchors in below if anchors for anchor in anchors]
+    # all_of: any one child's need is the whole rule's; the one with certain values sorts best.
+    known = [anchors for anchors in below if anchors is not None]
+    return min(known, key=lambda anchors: (any(value is None for _, _, value in anchors), len(anchors)), default=None)
 
 
 def _invert_if(spec: ConditionSpec, matcher: Matcher) -> Matcher:

@@ -12,8 +12,8 @@ from enum import StrEnum
 from itertools import accumulate
 
 from router.core.hashing import BUCKETS, UserKey
-from router.core.rules import Matcher, compile_condition, condition_headers
-from router.core.spec import IdentitySpec, ServiceSpec, SnapshotSpec
+from router.core.rules import RuleIndex, condition_headers
+from router.core.spec import ConditionSpec, IdentitySpec, ServiceSpec, SnapshotSpec
 
 
 class Reason(StrEnum):
@@ -55,7 +55,7 @@ class Service:
     salt: bytes
     identity: tuple[IdentitySource, ...]
     anonymous_cookie: bytes | None
-    rules: tuple[tuple[Matcher, Decision], ...]
+    rules: RuleIndex[Decision]
     members: Mapping[UserKey, Decision]
     bounds: tuple[int, ...]
     by_hash: tuple[Decision, ...]
@@ -150,13 +150,13 @@ def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
     last = len(spec.rings) - 1
     killed = set(spec.killed) - {spec.rings[last].name}
     open_rings = [i for i, ring in enumerate(spec.rings) if ring.name not in killed]
-    rules: list[tuple[Matcher, Decision]] = []
+    rules: list[tuple[ConditionSpec, Decision]] = []
     members: dict[UserKey, Decision] = {}
     for i in open_rings:
         ring = spec.rings[i]
         for name in ring.members:
             members.setdefault(UserKey(name.encode()), decision(i, Reason.MEMBER))
-        rules.extend((compile_condition(rule), decision(i, Reason.RULE)) for rule in ring.rules)
+        rules.extend((rule, decision(i, Reason.RULE)) for rule in ring.rules)
 
     bounds = tuple(accumulate(ring.basis_points for ring in spec.rings[:last]))
     by_hash = []
@@ -169,7 +169,7 @@ def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
         salt=spec.salt.encode(),
         identity=tuple(_source(s) for s in spec.identity),
         anonymous_cookie=next((s.name.encode() for s in spec.identity if s.kind == "anonymous_cookie"), None),
-        rules=tuple(rules),
+        rules=RuleIndex(rules),
         members=members,
         bounds=bounds,
         by_hash=tuple(by_hash),

@@ -28,7 +28,7 @@ from router.process.lifetime import end_with_parent, unblock_signals
 from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import WorkerCounters
+from router.telemetry.counters import Changes, WorkerCounters
 from router.telemetry.messages import LENGTH, Applied, Hello, Report, decode_install, frame, pack_counters
 
 REPORT_SECONDS: Final = 1.0
@@ -155,9 +155,10 @@ class Worker:
             writer.close()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
+        changes = Changes()  # of this session: a new control knows nothing yet
         while True:
             before = self.loop.time()
-            writer.write(frame(Report(pack_counters(self._collect()))))
+            writer.write(frame(Report(pack_counters(changes.since_last(self._collect())))))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
             self.plane.counters.loop_lag_seconds = max(0.0, self.loop.time() - before - REPORT_SECONDS)

@@ -7,7 +7,7 @@ adding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log2
 from typing import Final
 
@@ -87,6 +87,27 @@ class WorkerCounters:
 
     def endpoint(self, key: EndpointKey) -> EndpointCounters:
         return self.endpoints.setdefault(key, EndpointCounters())
+
+
+class Changes:
+    """Picks out of a worker's counters what has moved since the last look, so that a report costs what happened."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: dict[RingKey, tuple[int, int, int, int]] = {}
+
+    def since_last(self, counters: WorkerCounters) -> WorkerCounters:
+        """The same counters without the rings where nothing happened. Their values stay cumulative."""
+        moved: dict[RingKey, RingCounters] = {}
+        for key, ring in counters.rings.items():
+            if not ring.reasons:
+                continue
+            now = (sum(ring.reasons.values()), sum(ring.codes.values()), ring.in_flight, ring.retries)
+            if self._seen.get(key) != now:
+                self._seen[key] = now
+                moved[key] = ring
+        return replace(counters, rings=moved)
 
 
 def _add(into: dict[str, int], other: dict[str, int]) -> None:
