@@ -39,9 +39,9 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_lingers", "_parser", "_partial",
-        "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive",
-        "plane", "slot", "transport",
+        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_lingers", "_now", "_parser",
+        "_partial", "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive",
+        "looked_at", "plane", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -56,6 +56,8 @@ class Downstream(asyncio.Protocol):
         self.address = b""
         self.deadline = NEVER
         self.slot = -1
+        self.looked_at = NEVER
+        self._now = plane.wheel.now
         self._parser = httptools.HttpRequestParser(self)
         self._partial = bytearray()
         self._fields: Fields = []
@@ -117,9 +119,9 @@ class Downstream(asyncio.Protocol):
 
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is being waited for."""
-        wheel = self.plane.wheel
-        self.deadline = wheel.now() + seconds
-        wheel.sooner(self)
+        self.deadline = deadline = self._now() + seconds
+        if deadline < self.looked_at:
+            self.plane.wheel.sooner(self)
 
     def on_deadline(self, now: float) -> None:
         if self.exchange is not None:

@@ -30,7 +30,7 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_fields", "_keep_alive", "_parser", "_partial", "_reason", "_wheel", "deadline", "endpoint",
-        "exchange", "is_closed", "is_paused", "slot", "transport", "uses",
+        "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -43,6 +43,7 @@ class Upstream(asyncio.Protocol):
         self.uses = 0
         self.deadline = NEVER
         self.slot = -1
+        self.looked_at = NEVER
         self._wheel = wheel
         self._parser = httptools.HttpResponseParser(self)
         self._partial = bytearray()
@@ -82,8 +83,9 @@ class Upstream(asyncio.Protocol):
         if self.endpoint.is_retired or self.is_closed:
             self.close()
             return
-        self.deadline = self._wheel.now() + IDLE_SECONDS
-        self._wheel.sooner(self)
+        self.deadline = deadline = self._wheel.now() + IDLE_SECONDS
+        if deadline < self.looked_at:
+            self._wheel.sooner(self)
         self.endpoint.idle.append(self)
 
     # -- asyncio -----------------------------------------------------------------------------------------------------

@@ -17,10 +17,14 @@ _HORIZON_SECONDS: Final = 60.0
 
 
 class Timed(Protocol):
-    """Something with a deadline on the loop's clock; ``slot`` belongs to the wheel."""
+    """Something with a deadline on the loop's clock; ``slot`` and ``looked_at`` belong to the wheel.
+
+    Whoever moves the deadline to before ``looked_at`` calls ``sooner``; moving it later needs nothing.
+    """
 
     deadline: float
     slot: int
+    looked_at: float
 
     def on_deadline(self, now: float) -> None:
         """The deadline has passed. May set a new one; the wheel keeps the object until ``remove``."""
@@ -53,16 +57,16 @@ class Wheel:
         horizon = self._loop.time() + _HORIZON_SECONDS
         slot = max(int(min(timed.deadline, horizon) / TICK_SECONDS) + 1, self._tick + 1)
         timed.slot = slot
+        timed.looked_at = (slot - 1) * TICK_SECONDS
         members = self._slots.get(slot)
         if members is None:
             members = self._slots[slot] = set()
         members.add(timed)
 
     def sooner(self, timed: Timed) -> None:
-        """Call after a deadline may have come nearer; costs a comparison when it has not."""
-        if timed.deadline < (timed.slot - 1) * TICK_SECONDS:
-            self.remove(timed)
-            self.place(timed)
+        """The deadline has come nearer than the slot: move."""
+        self.remove(timed)
+        self.place(timed)
 
     def remove(self, timed: Timed) -> None:
         members = self._slots.get(timed.slot)
