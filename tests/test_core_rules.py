@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from router.core.rules import Request, compile_condition, condition_headers, cookie_value
+from router.core.rules import Request, RuleIndex, compile_condition, condition_headers, cookie_value
 from router.core.spec import ConditionSpec
-from tests.core_services import request
+from tests.core_services import conditions, request, requests
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,13 @@ def test_a_rule_says_which_headers_it_wants() -> None:
         ),
     )
     assert condition_headers(rule) == {b"x-ring", b"user-agent"}
+
+
+@given(rules=st.lists(conditions, max_size=12), asked=requests)
+def test_the_index_finds_the_rule_that_asking_one_after_the_other_would(
+    rules: list[ConditionSpec], asked: Request
+) -> None:
+    expected = next((i for i, rule in enumerate(rules) if compile_condition(rule)(asked)), None)
+    place, outcome = RuleIndex((rule, i) for i, rule in enumerate(rules)).first(asked)
+    assert outcome == expected
+    assert expected is None or place == expected

@@ -40,8 +40,8 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_lingers", "_now", "_parser",
-        "_partial", "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive",
-        "looked_at", "plane", "slot", "transport",
+        "_partial", "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused",
+        "keep_alive", "looked_at", "plane", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
