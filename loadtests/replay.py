@@ -74,6 +74,9 @@ class Nowhere:
     def get_extra_info(self, _name: str) -> Any:
         return ("127.0.0.1", 1)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return False
 

@@ -9,6 +9,7 @@ import pytest
 
 from router.core.spec import IdentitySpec, ListenerSpec, TimeoutsSpec
 from tests.house import fixed, header, raw_backend, read_head, running_plane, shop, snapshot
+from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 GET = b"GET /x?q=1 HTTP/1.1\r\nHost: shop.example.com\r\n%bConnection: close\r\n\r\n"
@@ -330,3 +331,121 @@ async def test_a_slow_head_and_an_idle_connection_end_at_their_limits() -> None:
             assert await router.ask(b"") == b""
             kept = await router.ask(GET.replace(b"Connection: close\r\n", b"") % b"")
             assert kept.endswith(b"ok")
+
+
+async def test_a_head_answer_without_a_length_does_not_poison_the_connection_for_the_next_user() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await read_head(reader)
+            if head.startswith(b"HEAD"):
+                writer.write(b"HTTP/1.1 200 OK\r\nX-Kind: head\r\n\r\n")
+            else:
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nX-Kind: get\r\n\r\nabc")
+
+    async with raw_backend(serve) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
+        for _ in range(3):
+            assert header(await router.ask(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), "x-kind") == [
+                "head"
+            ]
+            answer = await router.ask(GET % b"")
+            assert answer.startswith(b"HTTP/1.1 404 Not Found\r\n")
+            assert answer.endswith(b"\r\n\r\nabc")
+
+
+async def test_a_refusal_that_keeps_the_connection_keeps_the_next_request_too() -> None:
+    async with raw_backend(fixed(OK)) as port, running_plane(snapshot(shop((port,), (port,), hosts=("a",)))) as router:
+        reader, writer = await router.connect()
+        writer.write(b"GET /1 HTTP/1.1\r\nHost: unknown\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nX-Sma")
+        assert (await read_head(reader)).startswith(b"HTTP/1.1 404 ")
+        body = await reader.readuntil(b"\n")
+        assert b"no_service" in body
+        writer.write(b"ll: GET /3 HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        rest = await reader.read()
+        assert rest.startswith(b"HTTP/1.1 200 ")
+        assert rest.count(b"HTTP/1.1") == 1
+        writer.close()
+
+
+async def test_a_byte_now_and_then_does_not_buy_more_time_for_a_head() -> None:
+    listener = ListenerSpec(head_timeout=0.4)
+    async with raw_backend(fixed(OK)) as port:
+        async with running_plane(snapshot(shop((port,), (port,)), listener=listener)) as router:
+            reader, writer = await router.connect()
+            answer = asyncio.ensure_future(reader.read())  # noqa: TID251 - awaited below
+            async with asyncio.timeout(5):
+                while not answer.done():
+                    writer.write(b"G")
+                    await asyncio.wait([answer], timeout=0.1)
+            assert b"408 request_timeout" in answer.result()
+            writer.close()
+
+
+async def test_a_client_that_never_reads_does_not_keep_its_connection() -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000
+    timeouts = TimeoutsSpec(0.5, 0.5, 0.5)
+    listener = ListenerSpec(idle_timeout=0.3, body_timeout=0.3)
+    async with raw_backend(fixed(large)) as port:
+        service = shop((port,), (port,), timeouts=timeouts)
+        async with running_plane(snapshot(service, listener=listener)) as router:
+            for head in (GET, GET.replace(b"Connection: close\r\n", b"")):
+                _, writer = await router.connect()
+                writer.transport.pause_reading()
+                writer.write(head % b"")
+                await until(lambda: router.plane.collect().connections == 1)
+                await until(lambda: router.plane.collect().connections == 0, within=10)
+                writer.close()
+
+
+async def test_an_old_client_without_a_host_reaches_the_backend_with_one() -> None:
+    seen: list[bytes] = []
+    async with raw_backend(fixed(OK, seen)) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
+        answer = await router.ask(b"GET / HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nok")
+        assert header(seen[0], "host") == [f"127.0.0.1:{port}"]
+
+
+@pytest.mark.parametrize("line", [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET / RTSP/1.0", b"GET / ICE/1.0"])
+async def test_another_protocol_is_refused(line: bytes) -> None:
+    async with raw_backend(fixed(OK)) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
+        answer = await router.ask(line + b"\r\nHost: a\r\n\r\n")
+        assert answer.split(b" ")[1] in (b"400", b"405", b"505"), answer
+
+
+async def test_white_space_behind_a_value_changes_no_ring() -> None:
+    async with raw_backend(fixed(OK)) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
+        for user in (b"alice", b"bob", b"carol", b"dave", b"erin", b"frank"):
+            plain = header(await router.ask(GET % (b"X-User-Id: " + user + b"\r\n")), "x-ring")
+            padded = header(await router.ask(GET % (b"X-User-Id: " + user + b" \t\r\n")), "x-ring")
+            assert plain == padded
+
+
+async def test_a_flood_of_empty_lines_is_not_a_request() -> None:
+    async with raw_backend(fixed(OK)) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
+        assert (await router.ask(b"\r\n" + GET % b"")).startswith(b"HTTP/1.1 200 ")
+        assert (await router.ask(b"\r\n" * 50_000)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_an_upload_to_a_backend_that_does_not_read_is_held_at_the_client() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    async with raw_backend(deaf) as port:
+        service = shop((port,), (port,), timeouts=TimeoutsSpec(1.0, 30.0, 30.0))
+        async with running_plane(snapshot(service)) as router:
+            _, writer = await router.connect()
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000000\r\n\r\n")
+            sent, is_taken = 0, True
+            while is_taken:
+                writer.write(b"x" * 65_536)
+                sent += 65_536
+                drained = asyncio.ensure_future(writer.drain())  # noqa: TID251 - awaited in the next line
+                is_taken = bool((await asyncio.wait([drained], timeout=1))[0])
+            drained.cancel()
+            (downstream,) = router.plane._connections
+            assert downstream.exchange is not None
+            assert downstream.exchange.upstream is not None
+            assert downstream.exchange.upstream.transport.get_write_buffer_size() < 1_000_000
+            assert sent < 30_000_000
+            writer.transport.abort()

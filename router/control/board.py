@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from router.config.compile import snapshot_spec
 from router.config.settings import Settings
@@ -28,6 +29,7 @@ class Board:
     def __init__(self, runtime: Path, publish: Callable[[SnapshotSpec], None]) -> None:
         self._file = runtime / SNAPSHOT_FILE
         self._publish = publish
+        self._log = structlog.get_logger()
         self.spec: SnapshotSpec | None = None
         self._generation = 0
         try:
@@ -46,6 +48,11 @@ class Board:
         # Workers first: the file is for those that are not there yet.
         self._publish(self.spec)
         temporary = self._file.with_suffix(".new")
-        temporary.write_bytes(msgspec.msgpack.encode(self.spec))
-        os.replace(temporary, self._file)
+        try:
+            temporary.write_bytes(msgspec.msgpack.encode(self.spec))
+            os.replace(temporary, self._file)
+        except OSError as error:
+            self._log.error(
+                f"cannot leave a snapshot at {self._file}: {error.strerror}; a restart needs Redis or config"
+            )
         return True

@@ -20,7 +20,15 @@ from router.core.hashing import UserKey
 from router.core.rules import Request
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, render
-from router.proxy.forwarding import Fields, RequestHead, UnknownCodingError, bare_host, keeps_alive, sort_request
+from router.proxy.forwarding import (
+    Fields,
+    RequestHead,
+    UnknownCodingError,
+    bare_host,
+    keeps_alive,
+    sort_request,
+    stripped,
+)
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody
 from router.proxy.wheel import NEVER
 
@@ -32,6 +40,7 @@ MAX_HEAD: Final = 64 * 1024
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused upload is read and thrown away, so that the answer is not lost to a reset."""
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_VERSIONS: Final = ("1.1", "1.0")
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -39,8 +48,9 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_lingers", "_now", "_parser",
-        "_partial", "_target", "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused",
+        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_is_http", "_is_in_head",
+        "_lingers", "_now", "_parser", "_partial", "_target", "_unsent", "address", "deadline", "exchange",
+        "is_http10", "is_trusted", "is_write_paused",
         "keep_alive", "looked_at", "plane", "slot", "transport",
     )  # fmt: skip
 
@@ -58,6 +68,7 @@ class Downstream(asyncio.Protocol):
         self.slot = -1
         self.looked_at = NEVER
         self._now = plane.wheel.now
+        self._is_in_head = False
         self._parser = httptools.HttpRequestParser(self)
         self._partial = bytearray()
         self._fields: Fields = []
@@ -66,6 +77,8 @@ class Downstream(asyncio.Protocol):
         self._holds = False
         self._lingers = False
         self._host = self._bare_host = b""
+        self._unsent = 0
+        self._is_http = True
         self._forwarded_for = b""
 
     def __repr__(self) -> str:
@@ -117,6 +130,11 @@ class Downstream(asyncio.Protocol):
             self._holds = False
             self.transport.resume_reading()
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether it is this side that keeps the client from sending."""
+        return self._holds
+
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is being waited for."""
         self.deadline = deadline = self._now() + seconds
@@ -126,10 +144,14 @@ class Downstream(asyncio.Protocol):
     def on_deadline(self, now: float) -> None:
         if self.exchange is not None:
             self.exchange.timed_out()
-        elif self._partial:
+        elif self._partial and not self._lingers:
             self.refuse(Failure.REQUEST_TIMEOUT)
+        elif (unsent := self.transport.get_write_buffer_size()) and unsent != self._unsent:
+            # Slow, but reading: what is on its way may arrive as long as some of it does.
+            self._unsent = unsent
+            self.arm(self.plane.listener.body_timeout)
         else:
-            self.transport.abort() if self._lingers else self.transport.close()
+            self.transport.abort()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -139,7 +161,10 @@ class Downstream(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None and not self.is_write_paused:
             if self._partial:
+                scanned = len(self._partial)
                 self._partial += data
+                if self._is_still_waiting(scanned):
+                    return
                 data = bytes(self._partial)
                 self._partial.clear()
             self._head(data)
@@ -163,6 +188,15 @@ class Downstream(asyncio.Protocol):
             self.arm(self.plane.listener.body_timeout)
         exchange.request_body(piece, done=body.done)
 
+    def _is_still_waiting(self, scanned: int) -> bool:
+        """Whether the bytes after ``scanned`` neither end the head nor spoil it: tiny pieces cost no more."""
+        partial = self._partial
+        return (
+            partial.find(b"\r\n\r\n", max(0, scanned - 3)) < 0
+            and len(partial) <= MAX_HEAD
+            and not _BARE_LF.search(partial, scanned)
+        )
+
     def on_url(self, url: bytes) -> None:
         self._target += url
 
@@ -171,8 +205,11 @@ class Downstream(asyncio.Protocol):
 
     def _head(self, data: bytes) -> None:
         """A whole head if there is one, else wait for the rest of it."""
-        while data[:2] == b"\r\n":  # RFC 9112 §2.2: empty lines before a request line are ignored
+        if data[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request line is ignored; a flood of them is not
             data = data[2:]
+            if data[:2] == b"\r\n":
+                self.refuse(Failure.BAD_REQUEST)
+                return
         end = data.find(b"\r\n\r\n")
         if end < 0 or end > MAX_HEAD:
             if len(data) > MAX_HEAD:
@@ -180,10 +217,13 @@ class Downstream(asyncio.Protocol):
             elif _BARE_LF.search(data):
                 self.refuse(Failure.BAD_REQUEST)
             elif data:
-                if not self._partial:
+                if not self._is_in_head:
+                    # Once per head: a byte now and then must not buy more time.
+                    self._is_in_head = True
                     self.arm(self.plane.listener.head_timeout)
                 self._partial += data
             return
+        self._is_in_head = False
         head, rest = (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
         self._fields = []
         self._target = b""
@@ -201,6 +241,9 @@ class Downstream(asyncio.Protocol):
             is_unknown = any(b"chunked" not in coding for coding in codings)
             self.refuse(Failure.UNKNOWN_CODING if is_unknown else Failure.BAD_REQUEST)
             return
+        if b" \r\n" in head or b"\t\r\n" in head:
+            self._fields = stripped(self._fields)
+        self._is_http = b" HTTP/" in head[: head.index(b"\r\n")]
         self._request(parser, rest)
 
     def _request(self, parser: httptools.HttpRequestParser, rest: bytes) -> None:
@@ -208,7 +251,11 @@ class Downstream(asyncio.Protocol):
         started = monotonic()
         plane = self.plane
         method: bytes = parser.get_method()
-        self.is_http10 = parser.get_http_version() == "1.0"
+        version = parser.get_http_version()
+        self.is_http10 = version == "1.0"
+        if version not in _VERSIONS or not self._is_http:
+            self.refuse(Failure.VERSION_REFUSED)
+            return
         if method == b"CONNECT":
             self.refuse(Failure.METHOD_REFUSED)
             return
@@ -218,6 +265,9 @@ class Downstream(asyncio.Protocol):
             self.refuse(Failure.UNKNOWN_CODING)
             return
         except FramingError:
+            self.refuse(Failure.BAD_REQUEST)
+            return
+        if head.chunked and self.is_http10:  # RFC 9112 §6.1: faulty framing
             self.refuse(Failure.BAD_REQUEST)
             return
         self.keep_alive = keeps_alive(head.connection, is_http10=self.is_http10)
@@ -248,6 +298,8 @@ class Downstream(asyncio.Protocol):
         request = Request(self._bare_host, path, head.wanted, head.cookie)
         service = snapshot.find(request.host, path) if snapshot is not None else None
         if service is None:
+            if body is None:
+                self._partial += rest
             self.refuse(Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY, request_id, body is None)
             return
         key = identify(service, request)
@@ -261,6 +313,8 @@ class Downstream(asyncio.Protocol):
         reasons[lane.reason] = reasons.get(lane.reason, 0) + 1
 
         parts = [method, b" ", target, b" HTTP/1.1\r\n", *head.forwarded, lane.request_headers]
+        if head.host is None:
+            parts += (b"Host: ", lane.host, b"\r\n")
         if self.is_trusted:
             parts.append(self._forwarded_by_trusted(head))
         else:
@@ -306,6 +360,8 @@ class Downstream(asyncio.Protocol):
         for i in range(0, len(head.forwarded), 4):
             if head.forwarded[i].lower() == b"host":
                 head.forwarded[i + 2] = authority
+        if head.host is None:
+            head.forwarded += (b"Host", b": ", authority, b"\r\n")
         head.host = authority
         return path if path[:1] == b"/" else b"/" + path
 
@@ -362,6 +418,13 @@ class Downstream(asyncio.Protocol):
             self._head(data)
         if self.exchange is None or self._body is not None:
             self.release_reading()
+
+    def leave(self) -> None:
+        """Close an idle connection; what is still being written may arrive, for as long as a lingering one's."""
+        self.keep_alive = False
+        self._lingers = True
+        self.transport.close()
+        self.arm(LINGER_SECONDS)
 
     def _linger(self) -> None:
         """Close our half, and read what is still coming for a moment: a reset would take the answer with it."""

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from router.proxy.failures import Failure, render
-from router.proxy.forwarding import Fields, ResponseHead
+from router.proxy.forwarding import ResponseHead
 from router.proxy.framing import LAST_CHUNK, chunk
 from router.proxy.pool import Endpoint
 from router.proxy.upstream import Upstream
@@ -100,8 +100,9 @@ class Exchange:
         self.upstream = upstream
         self.is_request_sent = self.is_request_complete
         self.sent_at = monotonic()
-        upstream.begin(self, data)
+        # Before the write: if it fills the connection, reading is held again at once, and must stay so.
         self.downstream.release_reading()
+        upstream.begin(self, data)
 
     def request_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing."""
@@ -150,6 +151,7 @@ class Exchange:
             failure = Failure.CONNECT_FAILED
         else:
             if self.is_finished:
+                upstream.uses = 1  # it will have waited: as likely to be dead as any other kept connection
                 upstream.rest_in_pool()
                 return
             self._send_held(upstream)
@@ -195,12 +197,11 @@ class Exchange:
 
     # -- the response --------------------------------------------------------------------------------------------------
 
-    def interim(self, status: int, reason: bytes, fields: Fields) -> None:
+    def interim(self, status: int, reason: bytes, head: ResponseHead) -> None:
         """A 1xx head: passed on to clients that can read one (RFC 9110 §15.2)."""
         if self.downstream.is_http10 or status == 101:
             return
-        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.downstream.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, lines))
+        self.downstream.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(head.forwarded)))
 
     def respond(self, status: int, reason: bytes, head: ResponseHead, piece: bytes, *, done: bool) -> None:
         """The response head with the first body bytes: one write."""
@@ -300,7 +301,7 @@ class Exchange:
 
     def timed_out(self) -> None:
         """The exchange's deadline passed: the client stalled its upload or download, or the endpoint its answer."""
-        if not self.is_request_complete and self._status == 0:
+        if not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
             self.fail(Failure.REQUEST_TIMEOUT)
         else:
             if self.endpoint is not None and not self.downstream.is_write_paused:

@@ -29,6 +29,7 @@ class Failure(Enum):
     METHOD_REFUSED = Answer(405, "method_refused", "This method is not served here.", closes=True)
     REQUEST_TIMEOUT = Answer(408, "request_timeout", "The request did not arrive in time.", closes=True)
     HEAD_TOO_LARGE = Answer(431, "head_too_large", "The request head is too large.", closes=True)
+    VERSION_REFUSED = Answer(505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", closes=True)
     UNKNOWN_CODING = Answer(501, "unknown_coding", "The transfer coding is not implemented.", closes=True)
     CONNECT_FAILED = Answer(502, "connect_failed", "The backend could not be reached.")
     UPSTREAM_RESET = Answer(502, "upstream_reset", "The backend closed the connection before it answered.")

@@ -110,6 +110,7 @@ class Names(dict[bytes, Kind | None]):
     """
 
     LIMIT: Final = 1024
+    LONGEST: Final = 64
 
     def __init__(self, kinds: Mapping[bytes, Kind], wanted: frozenset[bytes] = frozenset()) -> None:
         super().__init__()
@@ -122,7 +123,7 @@ class Names(dict[bytes, Kind | None]):
         kind = self._kinds.get(lower)
         if kind is None and lower in self.wanted:
             kind = Kind.WANTED
-        if len(self) < self.LIMIT:
+        if len(self) < self.LIMIT and len(name) <= self.LONGEST:
             self[name] = kind
         return kind
 
@@ -212,6 +213,11 @@ def _coding(head: RequestHead | ResponseHead, value: bytes) -> None:
     if head.chunked or value.lower() != b"chunked":
         raise UnknownCodingError("a transfer coding other than a single chunked")
     head.chunked = True
+
+
+def stripped(fields: Fields) -> Fields:
+    """The same fields without white space behind their values (RFC 9110 §5.5), which llhttp leaves there."""
+    return [(name, value.rstrip(b" \t")) for name, value in fields]
 
 
 def connection_options(value: bytes) -> set[bytes]:

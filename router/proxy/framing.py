@@ -122,17 +122,19 @@ class ChunkedBody:
         self._buffer = line
 
     def _trailers(self, data: bytes) -> None:
+        at = 0
         while True:
-            end = data.find(b"\r\n")
+            end = data.find(b"\r\n", at)
             if end < 0:
+                data = data[at:]
                 if b"\n" in data or len(data) + self._trailer_bytes > MAX_TRAILERS:
                     raise FramingError("malformed trailer section")
                 self._buffer = data
                 return
-            line, data = data[:end], data[end + 2 :]
+            line, at = data[at:end], end + 2
             if not line:
                 self.done = True
-                self.rest = data
+                self.rest = data[at:]
                 return
             self._trailer_bytes += len(line)
             if b"\n" in line or b":" not in line or line[:1] in b" \t" or self._trailer_bytes > MAX_TRAILERS:

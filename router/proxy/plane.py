@@ -36,6 +36,8 @@ class Lane:
     reason: str
     request_headers: bytes
     response_headers: bytes
+    host: bytes
+    """What a client of HTTP/1.0 that names no host is taken to have asked for."""
     anonymous_cookie: bytes | None
     pool: VersionPool
     counters: RingCounters
@@ -111,6 +113,7 @@ class DataPlane:
             reason=decision.reason.value,
             request_headers=lines,
             response_headers=lines if service.spec.response_headers else b"",
+            host=pools[decision.version].endpoints[0].spec.address.encode(),
             anonymous_cookie=service.anonymous_cookie,
             pool=pools[decision.version],
             counters=self.counters.ring((service.spec.name, decision.ring, decision.version)),
@@ -164,7 +167,7 @@ class DataPlane:
         self.is_draining = True
         for downstream in tuple(self._connections):
             if downstream.is_idle:
-                downstream.transport.close()
+                downstream.leave()
             else:
                 downstream.keep_alive = False
         if self._connections:

@@ -18,7 +18,7 @@ IDLE_SECONDS: Final = 4.0
 class Endpoint:
     """One address of a version, with its idle connections (last in, first out) and those in use."""
 
-    __slots__ = ("active", "counters", "host_header", "idle", "is_retired", "spec")
+    __slots__ = ("active", "counters", "idle", "is_retired", "spec")
 
     def __init__(self, spec: EndpointSpec, counters: EndpointCounters) -> None:
         self.spec = spec
@@ -41,6 +41,7 @@ class Endpoint:
     def retire(self) -> None:
         """No snapshot names this endpoint any more: close what is idle, let what is in use finish."""
         self.is_retired = True
+        self.counters.active = self.counters.idle = 0
         idle, self.idle = self.idle, []
         for upstream in idle:
             upstream.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from router.proxy.forwarding import Fields, keeps_alive, sort_response
+from router.proxy.forwarding import Fields, keeps_alive, sort_response, stripped
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody, UntilClose
 from router.proxy.pool import IDLE_SECONDS, Endpoint
 from router.proxy.wheel import NEVER, Wheel
@@ -183,10 +183,12 @@ class Upstream(asyncio.Protocol):
             except httptools.HttpParserUpgrade:
                 # Nobody asked for another protocol: Upgrade is never forwarded (RFC 9110 §7.8).
                 raise FramingError("101 without a request for it") from None
+            if b" \r\n" in head or b"\t\r\n" in head:
+                self._fields = stripped(self._fields)
             status = parser.get_status_code()
             if status >= 200:
                 break
-            exchange.interim(status, self._reason, self._fields)
+            exchange.interim(status, self._reason, sort_response(self._fields))
             self._parser = httptools.HttpResponseParser(self)
             if not data:
                 return
@@ -197,9 +199,9 @@ class Upstream(asyncio.Protocol):
         body: BodyReader
         self._keep_alive = keeps_alive(head.connection, is_http10=self._parser.get_http_version() != "1.1")
         if exchange.method == b"HEAD" or status in _BODILESS:
+            # llhttp does not know what was asked and waits for a body that cannot come: the next head gets a new one.
             body = LengthBody(0)
-            if head.length or head.chunked:
-                self._parser = httptools.HttpResponseParser(self)
+            self._parser = httptools.HttpResponseParser(self)
         elif head.chunked:
             body = ChunkedBody()
             self._parser = httptools.HttpResponseParser(self)
@@ -229,7 +231,8 @@ class Upstream(asyncio.Protocol):
         exchange.upstream = None
         if self.is_paused:
             self.resume_reading()
-        if self._keep_alive and not body.rest and exchange.is_request_sent:
+        is_idle = exchange.is_request_sent and not body.rest and not self.transport.get_write_buffer_size()
+        if self._keep_alive and is_idle:
             self.rest_in_pool()
         else:
             self.close()

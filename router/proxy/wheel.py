@@ -74,6 +74,8 @@ class Wheel:
             members.discard(timed)
 
     def _turn(self) -> None:
+        # First: whatever goes wrong below, the deadlines of the other connections must go on.
+        self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
         now = self._loop.time()
         due = int(now / TICK_SECONDS)
         while self._tick < due:
@@ -85,4 +87,3 @@ class Wheel:
                     timed.on_deadline(now)
                 if timed.slot == -1:
                     self.place(timed)
-        self._timer = self._loop.call_later(TICK_SECONDS, self._turn)

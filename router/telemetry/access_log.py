@@ -131,7 +131,10 @@ class AccessLog:
     def _write_out(self) -> None:
         while not self._is_stopped or self._queue:
             self._wake.wait(FLUSH_SECONDS)
-            batch, self._queue = self._queue, []
+            # Copy and delete, each one step under the interpreter's lock: a line added in between stays in the queue.
+            waiting = len(self._queue)
+            batch = self._queue[:waiting]
+            del self._queue[:waiting]
             if batch:
                 self._write(b"".join(map(self._format, batch)), len(batch))
 
