@@ -449,3 +449,17 @@ async def test_an_upload_to_a_backend_that_does_not_read_is_held_at_the_client()
             assert downstream.exchange.upstream.transport.get_write_buffer_size() < 1_000_000
             assert sent < 30_000_000
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("host", [b"Host: ignored\r\n", b""])
+async def test_the_authority_of_an_absolute_target_wins_over_host(host: bytes) -> None:
+    seen: list[bytes] = []
+    async with raw_backend(fixed(OK, seen)) as port:
+        async with running_plane(snapshot(shop((port,), (port,), hosts=("real.example",)))) as router:
+            version = b"1.1" if host else b"1.0"
+            answer = await router.ask(
+                b"GET http://real.example:80?q HTTP/" + version + b"\r\n" + host + b"Connection: close\r\n\r\n"
+            )
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert seen[0].startswith(b"GET /?q HTTP/1.1\r\n")
+            assert header(seen[0], "host") == ["real.example:80"]

@@ -22,10 +22,11 @@ from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import (
     Fields,
-    RequestHead,
     UnknownCodingError,
     bare_host,
+    forwarded_by_trusted,
     keeps_alive,
+    origin_form,
     sort_request,
     stripped,
 )
@@ -273,7 +274,7 @@ class Downstream(asyncio.Protocol):
         self.keep_alive = keeps_alive(head.connection, is_http10=self.is_http10)
         target = self._target
         if target[:1] != b"/":
-            target = self._other_form(target, head)
+            target = origin_form(target, head)
         if (head.host is None and not self.is_http10) or not target:
             self.refuse(Failure.BAD_REQUEST)
             return
@@ -316,7 +317,7 @@ class Downstream(asyncio.Protocol):
         if head.host is None:
             parts += (b"Host: ", lane.host, b"\r\n")
         if self.is_trusted:
-            parts.append(self._forwarded_by_trusted(head))
+            parts.append(forwarded_by_trusted(head, self.address))
         else:
             parts += (self._forwarded_for, host, b"\r\n")
         parts += (b"X-Request-Id: ", request_id, b"\r\n")
@@ -345,32 +346,6 @@ class Downstream(asyncio.Protocol):
         self.exchange = exchange
         self.arm(lane.pool.timeouts.first_byte if complete else plane.listener.body_timeout)
         exchange.start(first, complete=complete)
-
-    def _other_form(self, target: bytes, head: RequestHead) -> bytes:
-        """The origin form of an absolute-form target, whose authority wins over Host (RFC 9112 §3.2.2); else empty."""
-        if target == b"*":
-            return target
-        scheme, separator, after = target.partition(b"://")
-        if not separator or scheme.lower() not in (b"http", b"https"):
-            return b""
-        slash = min((i for i in (after.find(b"/"), after.find(b"?")) if i >= 0), default=len(after))
-        authority, path = after[:slash], after[slash:]
-        if not authority or b"@" in authority:
-            return b""
-        for i in range(0, len(head.forwarded), 4):
-            if head.forwarded[i].lower() == b"host":
-                head.forwarded[i + 2] = authority
-        if head.host is None:
-            head.forwarded += (b"Host", b": ", authority, b"\r\n")
-        head.host = authority
-        return path if path[:1] == b"/" else b"/" + path
-
-    def _forwarded_by_trusted(self, head: RequestHead) -> bytes:
-        """X-Forwarded-* appended to what a trusted proxy says; for everybody else they are made anew."""
-        before = head.forwarded_for + b", " if head.forwarded_for else b""
-        return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-            before, self.address, head.forwarded_proto or b"http", head.forwarded_host or head.host or b"",
-        )  # fmt: skip
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.

@@ -251,3 +251,34 @@ def bare_host(value: bytes) -> bytes:
         return value[1 : value.find(b"]")]
     colon = value.find(b":")
     return value if colon < 0 else value[:colon]
+
+
+def origin_form(target: bytes, head: RequestHead) -> bytes:
+    """The origin form of an absolute-form target, whose authority wins over Host (RFC 9112 §3.2.2).
+
+    ``*`` stays as it is; anything else gives an empty answer.
+    """
+    if target == b"*":
+        return target
+    scheme, separator, after = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return b""
+    slash = min((i for i in (after.find(b"/"), after.find(b"?")) if i >= 0), default=len(after))
+    authority, path = after[:slash], after[slash:]
+    if not authority or b"@" in authority:
+        return b""
+    for i in range(0, len(head.forwarded), 4):
+        if head.forwarded[i].lower() == b"host":
+            head.forwarded[i + 2] = authority
+    if head.host is None:
+        head.forwarded += (b"Host", b": ", authority, b"\r\n")
+    head.host = authority
+    return path if path[:1] == b"/" else b"/" + path
+
+
+def forwarded_by_trusted(head: RequestHead, address: bytes) -> bytes:
+    """X-Forwarded-* appended to what a trusted proxy says; for everybody else they are made anew."""
+    before = head.forwarded_for + b", " if head.forwarded_for else b""
+    return b"X-Forwarded-For: %b%b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+        before, address, head.forwarded_proto or b"http", head.forwarded_host or head.host or b"",
+    )  # fmt: skip

@@ -23,8 +23,6 @@ from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import EndpointKey, RingCounters, WorkerCounters
 
-Spawn = Callable[..., "asyncio.Task[Any]"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
