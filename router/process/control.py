@@ -157,7 +157,7 @@ class Control:
         self._reloads["success"] += 1
         self._revision += 1
         self._loaded_at = time.time()
-        fixed = ("listen", "admin", "workers", "state_dir", "redis", "instance", "access_log")
+        fixed = ("listen", "admin", "workers", "state_dir", "redis", "instance")
         self._needs_restart = tuple(key for key in fixed if getattr(old, key) != getattr(settings, key))
         self.store.update_rules(service_rules(settings))
         self._refresh(self.store.live)

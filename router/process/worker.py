@@ -107,12 +107,14 @@ class Worker:
     async def _install(self, spec: SnapshotSpec) -> None:
         plane = self.plane
         plane.install(spec)
-        if spec.access_log == "off":
-            if plane.access_log is not None:
-                plane.access_log.stop()
-                plane.access_log = None
-        elif plane.access_log is None:
-            plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log)
+        log = plane.access_log
+        if (log.form if log is not None else "off") != spec.access_log:
+            dropped = plane.collect().access_log_dropped
+            if log is not None:
+                log.close()
+            plane.access_log = None
+            if spec.access_log != "off":
+                plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, dropped)
         if self._server is None and not self._terms:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             gc.collect()
