@@ -49,7 +49,7 @@ class Downstream(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_is_http", "_is_in_head",
+        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_is_in_head",
         "_lingers", "_now", "_parser", "_partial", "_target", "_unsent", "address", "deadline", "exchange",
         "is_http10", "is_trusted", "is_write_paused",
         "keep_alive", "looked_at", "plane", "slot", "transport",
@@ -79,7 +79,6 @@ class Downstream(asyncio.Protocol):
         self._lingers = False
         self._host = self._bare_host = b""
         self._unsent = 0
-        self._is_http = True
         self._forwarded_for = b""
 
     def __repr__(self) -> str:
@@ -244,7 +243,9 @@ class Downstream(asyncio.Protocol):
             return
         if b" \r\n" in head or b"\t\r\n" in head:
             self._fields = stripped(self._fields)
-        self._is_http = b" HTTP/" in head[: head.index(b"\r\n")]
+        if b" HTTP/" not in head[: head.index(b"\r\n")]:  # llhttp takes RTSP and ICE as well
+            self.refuse(Failure.VERSION_REFUSED)
+            return
         self._request(parser, rest)
 
     def _request(self, parser: httptools.HttpRequestParser, rest: bytes) -> None:
@@ -254,7 +255,7 @@ class Downstream(asyncio.Protocol):
         method: bytes = parser.get_method()
         version = parser.get_http_version()
         self.is_http10 = version == "1.0"
-        if version not in _VERSIONS or not self._is_http:
+        if version not in _VERSIONS:
             self.refuse(Failure.VERSION_REFUSED)
             return
         if method == b"CONNECT":
@@ -262,11 +263,9 @@ class Downstream(asyncio.Protocol):
             return
         try:
             head = sort_request(self._fields, plane.request_names)
-        except UnknownCodingError:
-            self.refuse(Failure.UNKNOWN_CODING)
-            return
-        except FramingError:
-            self.refuse(Failure.BAD_REQUEST)
+        except FramingError as error:
+            is_unknown = isinstance(error, UnknownCodingError)
+            self.refuse(Failure.UNKNOWN_CODING if is_unknown else Failure.BAD_REQUEST)
             return
         if head.chunked and self.is_http10:  # RFC 9112 §6.1: faulty framing
             self.refuse(Failure.BAD_REQUEST)
