@@ -1,7 +1,7 @@
 """The hot path without a kernel: one request and its response through the connection classes, in this process.
 
 ``python -m loadtests.replay`` prints µs and function calls per exchange; ``--profile`` says where they go. Sockets are
-replaced by objects that swallow what is written, so what is left is this project's own code and httptools.
+replaced by objects that swallow what is written, so what is left is this project's own code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import cProfile
 import pstats
 import statistics
 import time
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -29,12 +29,14 @@ from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream
 
+USERS: Final = 5_000
+"""More than a worker remembers lines of: a user's own line is always a new one."""
 REQUESTS = [
     (
         b"GET /path?x=%d HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: wrk\r\nAccept: */*\r\n"
         b"X-User-Id: user-%d\r\n\r\n" % (i, i)
     )
-    for i in range(256)
+    for i in range(USERS)
 ]
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Mon, 23 Nov 2026 11:34:13 GMT\r\nContent-Type: text/plain\r\n"
@@ -103,7 +105,7 @@ class Replay:
 
     def exchange(self, i: int) -> None:
         """One request there, one response back."""
-        self.client.data_received(REQUESTS[i & 255])
+        self.client.data_received(REQUESTS[i % USERS])
         exchange = self.client.exchange
         assert exchange is not None
         assert exchange.upstream is not None

@@ -18,7 +18,6 @@ from router.core.spec import (
     TimeoutsSpec,
     VersionSpec,
 )
-from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -87,7 +86,7 @@ async def running_plane(spec: SnapshotSpec) -> AsyncIterator[RunningPlane]:
 
     plane = DataPlane(loop, spawn)
     plane.install(spec)
-    server = await loop.create_server(lambda: Downstream(plane), "127.0.0.1", 0)
+    server = await loop.create_server(plane.accept, "127.0.0.1", 0)
     try:
         yield RunningPlane(plane, server.sockets[0].getsockname()[1], tasks)
     finally:

@@ -6,7 +6,7 @@ case-insensitive (RFC 9110 §5.1). An absent header or cookie fails every compar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar, assert_never
 
 from router.core.spec import ConditionSpec
@@ -24,7 +24,7 @@ class Request:
 
     __slots__ = ("cookie", "headers", "host", "path")
 
-    def __init__(self, host: bytes, path: bytes, headers: Mapping[bytes, bytes], cookie: bytes = b"") -> None:
+    def __init__(self, host: bytes, path: bytes, headers: dict[bytes, bytes], cookie: bytes = b"") -> None:
         self.host = host
         self.path = path
         self.headers = headers

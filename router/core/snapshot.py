@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
+from typing import NamedTuple
 
 from router.core.hashing import BUCKETS, UserKey
 from router.core.rules import RuleIndex, condition_headers
@@ -38,8 +39,7 @@ class Decision:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class IdentitySource:
+class IdentitySource(NamedTuple):
     """Where to look for a key. ``name`` is a lower-case header name, or a cookie's name."""
 
     is_header: bool
@@ -69,7 +69,8 @@ class Service:
 class Snapshot:
     """All services, and the road from a host and a path to one of them."""
 
-    __slots__ = ("_exact", "_wildcard", "generation", "services", "spec", "wanted_headers", "_anywhere")
+    __slots__ = ("_anywhere", "_elsewhere", "_exact", "_whole", "_wildcard", "generation", "services", "spec",
+                 "wanted_headers")  # fmt: skip
 
     def __init__(self, spec: SnapshotSpec) -> None:
         self.spec = spec
@@ -84,6 +85,10 @@ class Snapshot:
             for table in tables:
                 for path in service.spec.paths or ("/",):
                     table.setdefault(path.rstrip("/").encode(), service)
+        self._whole = {host: _sole(table) for host, table in self._exact.items()}
+        """Host → its service, or None where that is a question of the path."""
+        self._elsewhere = None if self._wildcard else _sole(self._anywhere)
+        """The service of every other host, or None where it takes a closer look."""
 
     def _table(self, host: str) -> dict[bytes, Service]:
         name = host.lower().encode()
@@ -99,6 +104,9 @@ class Snapshot:
         The more specific host wins (exact, then the longest ``*.`` suffix, then services without hosts), within it the
         longest path that ends where a segment ends: ``/api`` takes ``/api/x`` and leaves ``/apix``.
         """
+        whole = self._whole.get(host, self._elsewhere)
+        if whole is not None:
+            return whole
         table = self._exact.get(host)
         if table is not None and (found := _longest(table, path)) is not None:
             return found
@@ -112,9 +120,12 @@ class Snapshot:
         return _longest(self._anywhere, path)
 
 
+def _sole(table: dict[bytes, Service]) -> Service | None:
+    """The service that has every path of a host, if one has."""
+    return table.get(b"") if len(table) == 1 else None
+
+
 def _longest(table: dict[bytes, Service], path: bytes) -> Service | None:
-    if len(table) == 1 and b"" in table:
-        return table[b""]
     while path:
         found = table.get(path)
         if found is not None:

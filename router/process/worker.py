@@ -25,7 +25,6 @@ import uvloop
 
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
-from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import Changes, WorkerCounters
@@ -100,7 +99,7 @@ class Worker:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                await self.loop.connect_accepted_socket(lambda: Downstream(self.plane), connection)
+                await self.loop.connect_accepted_socket(self.plane.accept, connection)
 
     # -- the snapshot --------------------------------------------------------------------------------------------------
 
@@ -119,9 +118,7 @@ class Worker:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             gc.collect()
             gc.freeze()
-            self._server = await self.loop.create_server(
-                lambda: Downstream(plane), sock=self._listener, backlog=BACKLOG
-            )
+            self._server = await self.loop.create_server(plane.accept, sock=self._listener, backlog=BACKLOG)
 
     async def _talk(self) -> None:
         """Keep a channel to control open; without control, start from the snapshot it left."""

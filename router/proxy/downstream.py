@@ -13,24 +13,26 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-import httptools
-
 from router.core.decide import decide, identify
 from router.core.hashing import UserKey
-from router.core.rules import Request
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import (
-    Fields,
-    UnknownCodingError,
     bare_host,
+    forwarded_by_stranger,
     forwarded_by_trusted,
     keeps_alive,
-    origin_form,
-    sort_request,
-    stripped,
+    split_absolute,
 )
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody
+from router.proxy.heads import (
+    RefusedMethodError,
+    RequestHead,
+    RequestLine,
+    UnknownCodingError,
+    UnknownVersionError,
+    replace_field,
+)
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -41,18 +43,23 @@ MAX_HEAD: Final = 64 * 1024
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused upload is read and thrown away, so that the answer is not lost to a reset."""
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-_VERSIONS: Final = ("1.1", "1.0")
-_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+_CR: Final = 13
+_LF: Final = 10
+_REFUSALS: Final = {
+    UnknownCodingError: Failure.UNKNOWN_CODING,
+    UnknownVersionError: Failure.VERSION_REFUSED,
+    RefusedMethodError: Failure.METHOD_REFUSED,
+}
+"""What is wrong with a head, where it is not just malformed."""
 
 
-class Downstream(asyncio.Protocol):
+class Downstream:
     """One client connection."""
 
     __slots__ = (
-        "_bare_host", "_body", "_fields", "_forwarded_for", "_holds", "_host", "_is_in_head",
-        "_lingers", "_now", "_parser", "_partial", "_target", "_unsent", "address", "deadline", "exchange",
-        "is_http10", "is_trusted", "is_write_paused",
-        "keep_alive", "looked_at", "plane", "slot", "transport",
+        "_bare_host", "_body", "_forwarded", "_holds", "_host", "_is_in_head", "_lingers", "_partial", "_unsent",
+        "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive", "looked_at",
+        "plane", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -68,18 +75,14 @@ class Downstream(asyncio.Protocol):
         self.deadline = NEVER
         self.slot = -1
         self.looked_at = NEVER
-        self._now = plane.wheel.now
         self._is_in_head = False
-        self._parser = httptools.HttpRequestParser(self)
         self._partial = bytearray()
-        self._fields: Fields = []
-        self._target = b""
         self._body: BodyReader | None = None
         self._holds = False
         self._lingers = False
         self._host = self._bare_host = b""
         self._unsent = 0
-        self._forwarded_for = b""
+        self._forwarded = b""
 
     def __repr__(self) -> str:
         return f"<Downstream {self.address.decode('latin-1')} {self.exchange or 'idle'}>"
@@ -95,9 +98,9 @@ class Downstream(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if isinstance(peer, tuple) else b"unix:"
-        self._forwarded_for = b"X-Forwarded-For: " + self.address + b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: "
+        self._forwarded = forwarded_by_stranger(self.address, b"")
         self.plane.joined(self)
-        self.deadline = self.plane.wheel.now() + self.plane.listener.head_timeout
+        self.deadline = monotonic() + self.plane.listener.head_timeout
         self.plane.wheel.place(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -137,7 +140,7 @@ class Downstream(asyncio.Protocol):
 
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is being waited for."""
-        self.deadline = deadline = self._now() + seconds
+        self.deadline = deadline = monotonic() + seconds
         if deadline < self.looked_at:
             self.plane.wheel.sooner(self)
 
@@ -156,20 +159,27 @@ class Downstream(asyncio.Protocol):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self.exchange is not None or self.is_write_paused or self._lingers:
+            self._out_of_turn(data)
+            return
+        if self._partial:
+            scanned = len(self._partial)
+            self._partial += data
+            if self._is_still_waiting(scanned):
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        self._head(data)
+
+    def eof_received(self) -> bool:
+        """A client that closes its half is taken to be gone, like HAProxy's ``abortonclose``; asyncio closes ours."""
+        return False
+
+    def _out_of_turn(self, data: bytes) -> None:
+        """Bytes that are not the head of the next request: a body, or what has to wait, or what nobody wants."""
         if self._lingers:
             return
-        exchange = self.exchange
-        if exchange is None and not self.is_write_paused:
-            if self._partial:
-                scanned = len(self._partial)
-                self._partial += data
-                if self._is_still_waiting(scanned):
-                    return
-                data = bytes(self._partial)
-                self._partial.clear()
-            self._head(data)
-            return
-        body = self._body
+        body, exchange = self._body, self.exchange
         if body is None or exchange is None:
             # The next request, before this one is answered and taken: it waits, and so does the client.
             self._partial += data
@@ -197,154 +207,111 @@ class Downstream(asyncio.Protocol):
             and not _BARE_LF.search(partial, scanned)
         )
 
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
-
     def _head(self, data: bytes) -> None:
         """A whole head if there is one, else wait for the rest of it."""
-        if data[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request line is ignored; a flood of them is not
-            data = data[2:]
-            if data[:2] == b"\r\n":
-                self.refuse(Failure.BAD_REQUEST)
-                return
         end = data.find(b"\r\n\r\n")
-        if end < 0 or end > MAX_HEAD:
-            if len(data) > MAX_HEAD:
-                self.refuse(Failure.HEAD_TOO_LARGE)
-            elif _BARE_LF.search(data):
-                self.refuse(Failure.BAD_REQUEST)
-            elif data:
-                if not self._is_in_head:
-                    # Once per head: a byte now and then must not buy more time.
-                    self._is_in_head = True
-                    self.arm(self.plane.listener.head_timeout)
-                self._partial += data
+        if not 0 < end <= MAX_HEAD:
+            self._no_head(data)
+            return
+        if data[0] == _CR and data[1] == _LF:
+            # RFC 9112 §2.2: an empty line before a request line is ignored; two of them were refused above.
+            self._head(data[2:])
             return
         self._is_in_head = False
-        head, rest = (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
-        self._fields = []
-        self._target = b""
-        parser = self._parser
+        plane = self.plane
         try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)
-        except httptools.HttpParserInvalidMethodError:
-            self.refuse(Failure.METHOD_REFUSED)
+            head = plane.reader.read(data[:end])
+            if head.path[:1] != b"/":
+                _to_origin_form(head)
+        except FramingError as error:
+            self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST))
             return
-        except httptools.HttpParserError:
-            # llhttp refuses a coding it does not know as a malformed message; the client deserves the truth.
-            codings = [value.lower() for name, value in self._fields if name.lower() == b"transfer-encoding"]
-            is_unknown = any(b"chunked" not in coding for coding in codings)
-            self.refuse(Failure.UNKNOWN_CODING if is_unknown else Failure.BAD_REQUEST)
-            return
-        if b" \r\n" in head or b"\t\r\n" in head:
-            self._fields = stripped(self._fields)
-        if b" HTTP/" not in head[: head.index(b"\r\n")]:  # llhttp takes RTSP and ICE as well
-            self.refuse(Failure.VERSION_REFUSED)
-            return
-        self._request(parser, rest)
+        self._request(head, data[end + 4 :])
 
-    def _request(self, parser: httptools.HttpRequestParser, rest: bytes) -> None:
-        """A parsed head: who is it, which ring, which version; then on its way."""
+    def _no_head(self, data: bytes) -> None:
+        """No end of a head in sight, or one out of bounds."""
+        if data[:4] == b"\r\n\r\n":
+            self.refuse(Failure.BAD_REQUEST)
+        elif len(data) > MAX_HEAD:
+            self.refuse(Failure.HEAD_TOO_LARGE)
+        elif _BARE_LF.search(data):
+            self.refuse(Failure.BAD_REQUEST)
+        elif data:
+            if not self._is_in_head:
+                # Once per head: a byte now and then must not buy more time.
+                self._is_in_head = True
+                self.arm(self.plane.listener.head_timeout)
+            self._partial += data
+
+    def _request(self, head: RequestHead, rest: bytes) -> None:
+        """A head that was read: who is it, which ring, which version; then on its way."""
         started = monotonic()
         plane = self.plane
-        method: bytes = parser.get_method()
-        version = parser.get_http_version()
-        self.is_http10 = version == "1.0"
-        if version not in _VERSIONS:
-            self.refuse(Failure.VERSION_REFUSED)
-            return
-        if method == b"CONNECT":
-            self.refuse(Failure.METHOD_REFUSED)
-            return
-        try:
-            head = sort_request(self._fields, plane.request_names)
-        except FramingError as error:
-            is_unknown = isinstance(error, UnknownCodingError)
-            self.refuse(Failure.UNKNOWN_CODING if is_unknown else Failure.BAD_REQUEST)
-            return
-        if head.chunked and self.is_http10:  # RFC 9112 §6.1: faulty framing
-            self.refuse(Failure.BAD_REQUEST)
-            return
-        self.keep_alive = keeps_alive(head.connection, is_http10=self.is_http10)
-        target = self._target
-        if target[:1] != b"/":
-            target = origin_form(target, head)
-        if (head.host is None and not self.is_http10) or not target:
-            self.refuse(Failure.BAD_REQUEST)
-            return
-        request_id = head.request_id
-        if not request_id or not _REQUEST_ID.fullmatch(request_id):
-            request_id = plane.new_request_id()
+        is_http10 = head.start.is_http10
+        self.is_http10 = is_http10
+        self.keep_alive = (
+            not is_http10 if head.connection is None else keeps_alive(head.connection, is_http10=is_http10)
+        )
         body: BodyReader | None = None
         if head.chunked:
             body = ChunkedBody()
-        elif head.length:
+        elif head.length > 0:
             body = LengthBody(head.length)
-        if body is not None:
-            # The parser still waits for a body that it will not see: the next head gets a new one.
-            self._parser = httptools.HttpRequestParser(self)
 
-        snapshot = plane.snapshot
-        query = target.find(b"?")
-        path = target if query < 0 else target[:query]
-        host = head.host or b""
+        host = head.host
         if host != self._host:
             self._host, self._bare_host = host, bare_host(host)
-        request = Request(self._bare_host, path, head.wanted, head.cookie)
-        service = snapshot.find(request.host, path) if snapshot is not None else None
+            self._forwarded = forwarded_by_stranger(self.address, host)
+        head.host = self._bare_host
+        snapshot = plane.snapshot
+        service = snapshot.find(head.host, head.path) if snapshot is not None else None
         if service is None:
             if body is None:
                 self._partial += rest
-            self.refuse(Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY, request_id, body is None)
+            failure = Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY
+            self.refuse(failure, head.request_id, body is None)
             return
-        key = identify(service, request)
-        minted: bytes | None = None
+        key = identify(service, head)
+        minted = b""
         if key is None and service.anonymous_cookie is not None:
             minted = plane.new_anonymous_key()
             key = UserKey(minted)
-        decision = decide(service, request, key)
-        lane = plane.lanes[service.index][decision.index]
+        lane = plane.lanes[service.index][decide(service, head, key).index]
         reasons = lane.counters.reasons
         reasons[lane.reason] = reasons.get(lane.reason, 0) + 1
 
-        parts = [method, b" ", target, b" HTTP/1.1\r\n", *head.forwarded, lane.request_headers]
-        if head.host is None:
-            parts += (b"Host: ", lane.host, b"\r\n")
+        request_id = head.request_id or plane.new_request_id()
+        lines = head.lines
+        if not host:
+            lines.append(b"Host: " + lane.host)
+        forwarded = self._forwarded
         if self.is_trusted:
-            parts.append(forwarded_by_trusted(head, self.address))
-        else:
-            parts += (self._forwarded_for, host, b"\r\n")
-        parts += (b"X-Request-Id: ", request_id, b"\r\n")
-        if head.length is not None:
-            parts.append(b"Content-Length: %d\r\n\r\n" % head.length)
-        elif head.chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n\r\n")
-        else:
-            parts.append(b"\r\n")
+            forwarded = forwarded_by_trusted(head.via_proxy or {}, self.address, host)
+        if head.chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        lines += (lane.request_lines, forwarded, b"X-Request-Id: " + request_id, b"", b"")
         first = b""
-        if body is not None and rest:
-            try:
-                first = body.feed(rest)
-            except FramingError:
-                self.refuse(Failure.BAD_REQUEST, request_id)
-                return
-            rest = body.rest
-        complete = body is None or body.done
-        self._body = None if complete else body
-        if complete and rest:
+        is_complete = True
+        if body is not None:
+            if rest:
+                try:
+                    first = body.feed(rest)
+                except FramingError:
+                    self.refuse(Failure.BAD_REQUEST, request_id)
+                    return
+                rest = body.rest
+            is_complete = body.done
+            if not is_complete:
+                self._body = body
+        if rest and is_complete:
             self._partial += rest
-        exchange = Exchange(
-            self, lane, method, target, request_id, b"".join(parts),
-            chunks_request=head.chunked, started=started, minted=minted,
-        )  # fmt: skip
+        exchange = Exchange(self, lane, head, request_id, started, minted)
         self.exchange = exchange
-        self.arm(lane.pool.timeouts.first_byte if complete else plane.listener.body_timeout)
-        exchange.start(first, complete=complete)
+        waits = lane.pool.timeouts.first_byte if is_complete else plane.listener.body_timeout
+        self.deadline = deadline = started + waits
+        if deadline < self.looked_at:
+            plane.wheel.sooner(self)
+        exchange.start(first, is_complete)
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.
@@ -366,9 +333,9 @@ class Downstream(asyncio.Protocol):
         self.transport.write(
             render(failure, request_id or plane.new_request_id(), close=not self.keep_alive, head_only=False)
         )
-        self.finished()
+        self.finished(monotonic())
 
-    def finished(self) -> None:
+    def finished(self, now: float) -> None:
         """The response is written: on to the next request, or away."""
         self.exchange = None
         if not self.keep_alive:
@@ -376,7 +343,9 @@ class Downstream(asyncio.Protocol):
             self._partial.clear()
             self._linger()
             return
-        self.arm(self.plane.listener.idle_timeout)
+        self.deadline = deadline = now + self.plane.listener.idle_timeout
+        if deadline < self.looked_at:
+            self.plane.wheel.sooner(self)
         if self._partial:
             # Not from here: a client that pipelines would make the stack as deep as its queue.
             self.plane.loop.call_soon(self._next)
@@ -407,3 +376,21 @@ class Downstream(asyncio.Protocol):
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self.arm(LINGER_SECONDS)
+
+
+def _to_origin_form(head: RequestHead) -> None:
+    """Rewrite an absolute-form target, whose authority wins over Host (RFC 9112 §3.2.2). ``*`` stays as it is.
+
+    Raises FramingError for anything else.
+    """
+    start = head.start
+    if start.target == b"*":
+        return
+    split = split_absolute(start.target)
+    if split is None:
+        raise FramingError("malformed request target")
+    head.host, target = split
+    head.start = RequestLine(start.method, target, is_http10=start.is_http10)
+    head.path = head.start.path
+    head.lines[0] = head.start.line
+    replace_field(head.lines, b"host", b"Host: " + head.host)

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from router.proxy.failures import Failure, render
-from router.proxy.forwarding import ResponseHead
 from router.proxy.framing import LAST_CHUNK, chunk
+from router.proxy.heads import RequestHead, ResponseHead, replace_field
 from router.proxy.pool import Endpoint
 from router.proxy.upstream import Upstream
 from router.telemetry.counters import histogram_index
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
-    from router.proxy.plane import DataPlane, Lane
+    from router.proxy.plane import Lane
 
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 §9.2.2."""
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 CONNECT_ATTEMPTS: Final = 3
-_SET_COOKIE: Final = b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax\r\n"
+_SET_COOKIE: Final = b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
 
 
 class Exchange:
@@ -34,21 +34,20 @@ class Exchange:
 
     __slots__ = (
         "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried", "_status",
-        "_trace", "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "method",
-        "minted", "plane", "received", "request_id", "sent", "sent_at", "started", "target", "upstream",
+        "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "method", "minted",
+        "received", "request_id", "sent", "sent_at", "started", "target", "upstream",
     )  # fmt: skip
 
     def __init__(
-        self, downstream: Downstream, lane: Lane, method: bytes, target: bytes, request_id: bytes, head: bytes,
-        *, chunks_request: bool, started: float, minted: bytes | None,
-    ) -> None:  # fmt: skip
+        self, downstream: Downstream, lane: Lane, head: RequestHead, request_id: bytes, started: float, minted: bytes
+    ) -> None:
         self.downstream = downstream
-        self.plane: DataPlane = downstream.plane
         self.lane = lane
-        self.method = method
-        self.target = target
+        self.method = head.start.method
+        self.target = head.start.target
         self.request_id = request_id
         self.minted = minted
+        """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
         self.started = started
         self.sent_at = started
         self.sent = 0
@@ -58,8 +57,8 @@ class Exchange:
         self.is_request_complete = False
         self.is_request_sent = False
         self.is_finished = False
-        self._head = head
-        self._chunks_request = chunks_request
+        self._head = b"\r\n".join(head.lines)
+        self._chunks_request = head.chunked
         self._outgoing: list[bytes] | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._attempts = 0
@@ -72,14 +71,15 @@ class Exchange:
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    def start(self, first: bytes, *, complete: bool) -> None:
+    def start(self, first: bytes, is_complete: bool) -> None:
         """Choose an endpoint and send the head with the body bytes that came with it."""
-        self.lane.counters.in_flight += 1
-        self.is_request_complete = complete
+        lane = self.lane
+        lane.counters.in_flight += 1
+        self.is_request_complete = is_complete
         data = self._head
-        if first or (complete and self._chunks_request):
-            data += self._body(first, done=complete)
-        endpoint = self.lane.pool.pick(self.plane.choose)
+        if first or (is_complete and self._chunks_request):
+            data += self._body(first, is_complete)
+        endpoint = lane.pool.pick(self.downstream.plane.choose)
         if endpoint is None:
             self.fail(Failure.NO_ENDPOINT)
             return
@@ -90,7 +90,7 @@ class Exchange:
             self._connect(endpoint)
         else:
             self.upstream = upstream
-            self.is_request_sent = complete
+            self.is_request_sent = is_complete
             upstream.begin(self, data)
 
     def _send_held(self, upstream: Upstream) -> None:
@@ -107,7 +107,7 @@ class Exchange:
     def request_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing."""
         self.is_request_complete = done
-        data = self._body(piece, done=done)
+        data = self._body(piece, done)
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
@@ -117,7 +117,7 @@ class Exchange:
                 self.is_request_sent = True
                 self.sent_at = monotonic()
 
-    def _body(self, piece: bytes, *, done: bool) -> bytes:
+    def _body(self, piece: bytes, done: bool) -> bytes:
         self.received += len(piece)
         if not self._chunks_request:
             return piece
@@ -134,15 +134,18 @@ class Exchange:
 
     def _connect(self, endpoint: Endpoint) -> None:
         self._attempts += 1
-        self._connecting = self.plane.spawn(self._connected(endpoint), name=f"connect {endpoint.spec.address}")
+        self._connecting = self.downstream.plane.spawn(
+            self._connected(endpoint), name=f"connect {endpoint.spec.address}"
+        )
 
     async def _connected(self, endpoint: Endpoint) -> None:
-        plane, spec = self.plane, endpoint.spec
+        plane, spec = self.downstream.plane, endpoint.spec
         try:
             async with asyncio.timeout(self.lane.pool.timeouts.connect):
-                _, upstream = await plane.loop.create_connection(
-                    lambda: Upstream(endpoint, plane.wheel), spec.host, spec.port
+                _, protocol = await plane.loop.create_connection(
+                    lambda: cast(asyncio.BaseProtocol, Upstream(endpoint, plane.wheel)), spec.host, spec.port
                 )
+            upstream = cast(Upstream, protocol)
         except TimeoutError:
             endpoint.failed("timeout")
             failure = Failure.CONNECT_TIMEOUT
@@ -189,7 +192,7 @@ class Exchange:
             # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one.
             self._retried = True
             self.lane.counters.retries += 1
-            self._outgoing = [self._head + self._body(b"", done=True)]
+            self._outgoing = [self._head + self._body(b"", True)]
             self._connect(endpoint)
             return
         endpoint.failed(kind)
@@ -197,49 +200,51 @@ class Exchange:
 
     # -- the response --------------------------------------------------------------------------------------------------
 
-    def interim(self, status: int, reason: bytes, head: ResponseHead) -> None:
+    def interim(self, head: ResponseHead) -> None:
         """A 1xx head: passed on to clients that can read one (RFC 9110 §15.2)."""
-        if self.downstream.is_http10 or status == 101:
-            return
-        self.downstream.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(head.forwarded)))
+        if not self.downstream.is_http10:
+            self.downstream.transport.write(b"\r\n".join((*head.lines, b"", b"")))
 
-    def respond(self, status: int, reason: bytes, head: ResponseHead, piece: bytes, *, done: bool) -> None:
+    def respond(self, head: ResponseHead, piece: bytes, done: bool) -> None:
         """The response head with the first body bytes: one write."""
         downstream, lane = self.downstream, self.lane
-        self._status = status
+        self._status = status = head.status
         now = monotonic()
         waited = now - self.sent_at
         counters = lane.counters
         counters.upstream[histogram_index(waited)] += 1
         counters.upstream_sum += waited
-        if self.minted is not None:
-            self._set_cookie(head)
-        out = [b"HTTP/1.1 %d %b\r\n" % (status, reason), *head.forwarded, lane.response_headers]
-        if head.length is not None:
-            if status != 204:
-                out.append(b"Content-Length: %d\r\n" % head.length)
-        elif self.method != b"HEAD" and status not in (204, 304):
-            if downstream.is_http10:
-                downstream.keep_alive = False
-            else:
-                self._is_chunked = True
-                out.append(b"Transfer-Encoding: chunked\r\n")
-        if not self.is_request_complete or self.plane.is_draining:
+        lines = head.lines
+        if self.minted:
+            self._set_cookie(lines)
+        if lane.response_lines:
+            lines.append(lane.response_lines)
+        if head.length < 0:
+            if self.method != b"HEAD" and status != 204 and status != 304:
+                if downstream.is_http10:
+                    downstream.keep_alive = False
+                else:
+                    self._is_chunked = True
+                    lines.append(b"Transfer-Encoding: chunked")
+        elif status == 204:  # RFC 9110 §8.6
+            replace_field(lines, b"content-length", None)
+        if not self.is_request_complete or downstream.plane.is_draining:
             # An early response: the rest of the upload is thrown away and the connection ends (RFC 9112 §9.3).
             downstream.keep_alive = False
         if not downstream.keep_alive:
-            out.append(b"Connection: close\r\n")
+            lines.append(b"Connection: close")
         elif downstream.is_http10:
-            out.append(b"Connection: keep-alive\r\n")
-        out.append(b"\r\n")
-        if piece:
-            self.sent += len(piece)
-            out.append(chunk(piece) if self._is_chunked else piece)
-        if done and self._is_chunked:
-            out.append(LAST_CHUNK)
-        downstream.transport.write(b"".join(out))
+            lines.append(b"Connection: keep-alive")
+        self.sent += len(piece)
+        if self._is_chunked:
+            if piece:
+                piece = chunk(piece)
+            if done:
+                piece += LAST_CHUNK
+        lines += (b"", piece)
+        downstream.transport.write(b"\r\n".join(lines))
         if done:
-            self._finish(now)
+            self._finish(now, False)
         else:
             downstream.arm(lane.pool.timeouts.between_bytes)
 
@@ -255,23 +260,22 @@ class Exchange:
         elif piece:
             transport.write(piece)
         if done:
-            self._finish(monotonic())
+            self._finish(monotonic(), False)
         else:
             self.downstream.arm(self.lane.pool.timeouts.between_bytes)
 
-    def _set_cookie(self, head: ResponseHead) -> None:
+    def _set_cookie(self, lines: list[bytes]) -> None:
         """Give the anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
         cookie = self.lane.anonymous_cookie
-        names = [part.lower() for part in head.forwarded[::4]]
-        values = head.forwarded[2::4]
-        control = b",".join(v for n, v in zip(names, values, strict=True) if n == b"cache-control").lower()
-        if cookie is None or self.minted is None:
+        if cookie is None:
             return
-        if not control and b"expires" not in names:
-            head.forwarded.append(b"Cache-Control: private\r\n")
+        fields = [(name.lower(), value) for name, _, value in (line.partition(b":") for line in lines[1:])]
+        control = b",".join(value for name, value in fields if name == b"cache-control").lower()
+        if not control and not any(name == b"expires" for name, _ in fields):
+            lines.append(b"Cache-Control: private")
         elif b"private" not in control and b"no-store" not in control:
             return
-        head.forwarded.append(_SET_COOKIE % (cookie, self.minted))
+        lines.append(_SET_COOKIE % (cookie, self.minted))
 
     # -- the ends ------------------------------------------------------------------------------------------------------
 
@@ -282,11 +286,11 @@ class Exchange:
         downstream = self.downstream
         self._drop_upstream()
         if self._status:
-            self._finish(monotonic(), aborted=True)
+            self._finish(monotonic(), True)
             downstream.break_off()
             return
         self._status = failure.value.status
-        if failure.value.closes or not self.is_request_complete or self.plane.is_draining:
+        if failure.value.closes or not self.is_request_complete or self.downstream.plane.is_draining:
             downstream.keep_alive = False
         downstream.transport.write(
             render(
@@ -294,10 +298,10 @@ class Exchange:
                 self.request_id,
                 close=not downstream.keep_alive,
                 head_only=self.method == b"HEAD",
-                extra=self.lane.response_headers,
+                lines=self.lane.response_lines,
             )
         )
-        self._finish(monotonic())
+        self._finish(monotonic(), False)
 
     def timed_out(self) -> None:
         """The exchange's deadline passed: the client stalled its upload or download, or the endpoint its answer."""
@@ -316,14 +320,14 @@ class Exchange:
         self.lane.counters.client_aborts += 1
         if not self._status:
             self._status = CLIENT_GONE
-        self._finish(monotonic(), aborted=True)
+        self._finish(monotonic(), True)
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.close()
 
-    def _finish(self, now: float, *, aborted: bool = False) -> None:
+    def _finish(self, now: float, aborted: bool) -> None:
         self.is_finished = True
         status, counters, duration = self._status, self.lane.counters, now - self.started
         counters.in_flight -= 1
@@ -337,7 +341,9 @@ class Exchange:
         else:
             counters.duration_success[histogram_index(duration)] += 1
             counters.duration_success_sum += duration
-        if self.plane.access_log is not None:
-            self.plane.access_log.add(self, status, duration)
+        downstream = self.downstream
+        access_log = downstream.plane.access_log
+        if access_log is not None:
+            access_log.add(self, status, duration)
         if not aborted:
-            self.downstream.finished()
+            downstream.finished(now)

@@ -40,8 +40,8 @@ class Failure(Enum):
     UPSTREAM_TIMEOUT = Answer(504, "upstream_timeout", "The backend did not answer in time.")
 
 
-def render(failure: Failure, request_id: bytes, *, close: bool, head_only: bool, extra: bytes = b"") -> bytes:
-    """The whole response to a failed request. ``extra`` are ready field lines (ring headers)."""
+def render(failure: Failure, request_id: bytes, *, close: bool, head_only: bool, lines: bytes = b"") -> bytes:
+    """The whole response to a failed request. ``lines`` are further field lines (ring headers)."""
     answer = failure.value
     body = f"{answer.status} {answer.word}: {answer.sentence} (request {request_id.decode('latin-1')})\n".encode()
     head = (
@@ -53,7 +53,7 @@ def render(failure: Failure, request_id: bytes, *, close: bool, head_only: bool,
         formatdate(usegmt=True).encode(),
         len(body),
         request_id,
-        extra,
+        lines and lines + b"\r\n",
         b"Connection: close\r\n" if close else b"",
     )
     return head if head_only else head + body

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from router.core.snapshot import Decision, Service, Snapshot
 from router.core.spec import ListenerSpec, SnapshotSpec
 from router.proxy.downstream import Downstream
-from router.proxy.forwarding import REQUEST_KINDS, Names
+from router.proxy.heads import RequestReader
 from router.proxy.pool import Endpoint, VersionPool
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
@@ -32,8 +32,10 @@ class Lane:
     ring: str
     version: str
     reason: str
-    request_headers: bytes
-    response_headers: bytes
+    request_lines: bytes
+    """Field lines with CRLF between them and none at the end."""
+    response_lines: bytes
+    """Likewise; empty if this service says nothing of its rings."""
     host: bytes
     """What a client of HTTP/1.0 that names no host is taken to have asked for."""
     anonymous_cookie: bytes | None
@@ -51,7 +53,7 @@ class DataPlane:
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.listener = ListenerSpec()
-        self.request_names = Names(REQUEST_KINDS)
+        self.reader = RequestReader()
         self.access_log: AccessLog | None = None
         self.is_draining = False
         self._spawn = spawn
@@ -84,7 +86,8 @@ class DataPlane:
                 endpoint.retire()
         self._endpoints = endpoints
         self.snapshot, self.lanes, self.listener = snapshot, lanes, spec.listener
-        self.request_names = Names(REQUEST_KINDS, snapshot.wanted_headers)
+        if snapshot.wanted_headers != self.reader.wanted:
+            self.reader = RequestReader(snapshot.wanted_headers)
         if trusted != self._trusted:
             self._trusted = trusted
             for downstream in self._connections:
@@ -103,14 +106,14 @@ class DataPlane:
         return pools
 
     def _lane(self, service: Service, decision: Decision, pools: dict[str, VersionPool]) -> Lane:
-        lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}\r\n".encode()
+        lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
         return Lane(
             service=service.spec.name,
             ring=decision.ring,
             version=decision.version,
             reason=decision.reason.value,
-            request_headers=lines,
-            response_headers=lines if service.spec.response_headers else b"",
+            request_lines=lines,
+            response_lines=lines if service.spec.response_headers else b"",
             host=pools[decision.version].endpoints[0].spec.address.encode(),
             anonymous_cookie=service.anonymous_cookie,
             pool=pools[decision.version],
@@ -118,6 +121,10 @@ class DataPlane:
         )
 
     # -- connections ---------------------------------------------------------------------------------------------------
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """A new client's connection. Not a subclass of asyncio's protocols: nothing of theirs is needed."""
+        return cast(asyncio.BaseProtocol, Downstream(self))
 
     def joined(self, downstream: Downstream) -> None:
         self._connections.add(downstream)

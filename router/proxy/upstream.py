@@ -7,12 +7,12 @@ nothing will come any more (``upstream_lost``). An idle connection that becomes 
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-import httptools
-
-from router.proxy.forwarding import Fields, keeps_alive, sort_response, stripped
+from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody, UntilClose
+from router.proxy.heads import ResponseHead, read_response
 from router.proxy.pool import IDLE_SECONDS, Endpoint
 from router.proxy.wheel import NEVER, Wheel
 
@@ -25,12 +25,12 @@ _BODILESS: Final = frozenset({204, 304})
 """RFC 9110 §6.4.1; responses to HEAD and 1xx have none either."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """One connection to one endpoint."""
 
     __slots__ = (
-        "_body", "_fields", "_keep_alive", "_parser", "_partial", "_reason", "_wheel", "deadline", "endpoint",
-        "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
+        "_body", "_keep_alive", "_partial", "_wheel", "deadline", "endpoint", "exchange", "is_closed", "is_paused",
+        "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -45,10 +45,7 @@ class Upstream(asyncio.Protocol):
         self.slot = -1
         self.looked_at = NEVER
         self._wheel = wheel
-        self._parser = httptools.HttpResponseParser(self)
         self._partial = bytearray()
-        self._fields: Fields = []
-        self._reason = b""
         self._body: BodyReader | None = None
         self._keep_alive = False
 
@@ -83,7 +80,7 @@ class Upstream(asyncio.Protocol):
         if self.endpoint.is_retired or self.is_closed:
             self.close()
             return
-        self.deadline = deadline = self._wheel.now() + IDLE_SECONDS
+        self.deadline = deadline = monotonic() + IDLE_SECONDS
         if deadline < self.looked_at:
             self._wheel.sooner(self)
         self.endpoint.idle.append(self)
@@ -149,17 +146,15 @@ class Upstream(asyncio.Protocol):
             else:
                 piece = body.feed(data)
                 if body.done:
-                    self._complete(exchange, body)
+                    self._complete(exchange, body.rest)
                 exchange.more(piece, done=body.done)
-        except (FramingError, httptools.HttpParserError):
+        except FramingError:
             self.close()
             exchange.upstream_lost("protocol")
 
-    def on_status(self, reason: bytes) -> None:
-        self._reason = reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+    def eof_received(self) -> bool:
+        """Nothing more will come; asyncio closes our half, and ``connection_lost`` says what that means."""
+        return False
 
     def _head(self, exchange: Exchange, data: bytes) -> None:
         """Read heads until one is final (RFC 9110 §15.2: any number of interim ones may come before)."""
@@ -174,65 +169,67 @@ class Upstream(asyncio.Protocol):
                     raise FramingError("response head too large")
                 self._partial += data
                 return
-            head, data = (data, b"") if end + 4 == len(data) else (data[: end + 4], data[end + 4 :])
-            self._fields = []
-            self._reason = b""
-            parser = self._parser
-            try:
-                parser.feed_data(head)
-            except httptools.HttpParserUpgrade:
-                # Nobody asked for another protocol: Upgrade is never forwarded (RFC 9110 §7.8).
-                raise FramingError("101 without a request for it") from None
-            if b" \r\n" in head or b"\t\r\n" in head:
-                self._fields = stripped(self._fields)
-            status = parser.get_status_code()
-            if status >= 200:
+            head = read_response(data[:end])
+            data = data[end + 4 :]
+            if head.status >= 200:
                 break
-            exchange.interim(status, self._reason, sort_response(self._fields))
-            self._parser = httptools.HttpResponseParser(self)
+            if head.status == 101:
+                # Nobody asked for another protocol: Upgrade is never forwarded (RFC 9110 §7.8).
+                raise FramingError("101 without a request for it")
+            exchange.interim(head)
             if not data:
                 return
-        self._final(exchange, status, data)
+        self._final(exchange, head, data)
 
-    def _final(self, exchange: Exchange, status: int, data: bytes) -> None:
-        head = sort_response(self._fields)
-        body: BodyReader
-        self._keep_alive = keeps_alive(head.connection, is_http10=self._parser.get_http_version() != "1.1")
-        if exchange.method == b"HEAD" or status in _BODILESS:
-            # llhttp does not know what was asked and waits for a body that cannot come: the next head gets a new one.
-            body = LengthBody(0)
-            self._parser = httptools.HttpResponseParser(self)
+    def _final(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        status, length = head.status, head.length
+        self._keep_alive = (
+            not head.is_http10 if head.connection is None else keeps_alive(head.connection, is_http10=head.is_http10)
+        )
+        if status == 204 or status == 304 or exchange.method == b"HEAD":
+            length = 0
         elif head.chunked:
-            body = ChunkedBody()
-            self._parser = httptools.HttpResponseParser(self)
-        elif head.length is not None:
-            body = LengthBody(head.length)
-            if head.length:
-                # The parser still waits for the body, which it will not see: the next head gets a new one.
-                self._parser = httptools.HttpResponseParser(self)
-        else:
-            body = UntilClose()
+            self._framed(exchange, head, ChunkedBody(), data)
+            return
+        elif length < 0:
             self._keep_alive = False
-        piece = body.feed(data) if data and not body.done else b""
-        done = body.done
-        if done:
-            if data and isinstance(body, LengthBody) and not piece:
-                body.rest = data
-            self._complete(exchange, body)
+            self._framed(exchange, head, UntilClose(), data)
+            return
+        left = length - len(data)
+        if left > 0:
+            self._body = LengthBody(left)
+            exchange.respond(head, data, False)
+        else:
+            self._complete(exchange, data[length:])
+            exchange.respond(head, data if left == 0 else data[:length], True)
+
+    def _framed(self, exchange: Exchange, head: ResponseHead, body: BodyReader, data: bytes) -> None:
+        """A body whose end only its reader finds."""
+        piece = body.feed(data) if data else b""
+        if body.done:
+            self._complete(exchange, body.rest)
         else:
             self._body = body
-        exchange.respond(status, self._reason, head, piece, done=done)
+        exchange.respond(head, piece, body.done)
 
-    def _complete(self, exchange: Exchange, body: BodyReader) -> None:
-        """The response is read to its end: settle before the exchange goes on, so that the next one may borrow."""
+    def _complete(self, exchange: Exchange, rest: bytes) -> None:
+        """The response is read to its end: settle before the exchange goes on, so that the next one may borrow.
+
+        ``rest`` is what came behind it, which nobody asked for: that connection is not used again.
+        """
         self._body = None
         self.exchange = None
-        self.endpoint.active -= 1
+        endpoint = self.endpoint
+        endpoint.active -= 1
         exchange.upstream = None
         if self.is_paused:
             self.resume_reading()
-        is_idle = exchange.is_request_sent and not body.rest and not self.transport.get_write_buffer_size()
-        if self._keep_alive and is_idle:
+        if (
+            self._keep_alive
+            and exchange.is_request_sent
+            and not rest
+            and not (exchange.received and self.transport.get_write_buffer_size())
+        ):
             self.rest_in_pool()
         else:
             self.close()

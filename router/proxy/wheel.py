@@ -8,7 +8,7 @@ connection and not once per request. Deadlines fire up to one tick late, never e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.05
@@ -17,7 +17,7 @@ _HORIZON_SECONDS: Final = 60.0
 
 
 class Timed(Protocol):
-    """Something with a deadline on the loop's clock; ``slot`` and ``looked_at`` belong to the wheel.
+    """Something with a deadline on the monotonic clock; ``slot`` and ``looked_at`` belong to the wheel.
 
     Whoever moves the deadline to before ``looked_at`` calls ``sooner``; moving it later needs nothing.
     """
@@ -33,15 +33,13 @@ class Timed(Protocol):
 class Wheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("_loop", "_slots", "_tick", "_timer", "now")
+    __slots__ = ("_loop", "_slots", "_tick", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, set[Timed]] = {}
-        self._tick = int(loop.time() / TICK_SECONDS)
+        self._tick = int(monotonic() / TICK_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
-        self.now: Callable[[], float] = loop.time
-        """Seconds on the clock of the deadlines."""
 
     def start(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
@@ -54,7 +52,7 @@ class Wheel:
 
     def place(self, timed: Timed) -> None:
         """Put into the slot of its deadline; at most a horizon ahead, where it is looked at again."""
-        horizon = self._loop.time() + _HORIZON_SECONDS
+        horizon = monotonic() + _HORIZON_SECONDS
         slot = max(int(min(timed.deadline, horizon) / TICK_SECONDS) + 1, self._tick + 1)
         timed.slot = slot
         timed.looked_at = (slot - 1) * TICK_SECONDS
@@ -76,7 +74,7 @@ class Wheel:
     def _turn(self) -> None:
         # First: whatever goes wrong below, the deadlines of the other connections must go on.
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
-        now = self._loop.time()
+        now = monotonic()
         due = int(now / TICK_SECONDS)
         while self._tick < due:
             self._tick += 1
