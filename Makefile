@@ -3,7 +3,9 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-slow lint bench lock clean help
+SCENARIOS := compare connections latency growth idle bodies propagation outage disruption memory
+
+.PHONY: run test test-slow lint bench bench-all lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -13,6 +15,11 @@ $(VENV)/ready: requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@
+
+$(VENV)/bench-ready: $(VENV)/ready requirements-bench.txt
+	@if $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	        -r requirements-bench.txt 2>$(VENV)/bench.log; then touch $@; \
+	    else echo "Going on without Envoy and plots: $$(grep ERROR $(VENV)/bench.log | tail -n 1)"; fi
 
 run: $(VENV)/ready ## Redis, two demo versions, the router, a little traffic
 	@exec $(BIN)/ring-router demo
@@ -29,12 +36,19 @@ test: lint ## everything CI runs
 test-slow: $(VENV)/ready ## what takes minutes
 	$(BIN)/pytest -m slow
 
-bench: $(VENV)/ready ## this router beside nginx, HAProxy, Envoy and an aiohttp proxy
+bench: $(VENV)/bench-ready ## this router beside nginx, HAProxy, Envoy and an aiohttp proxy; plots
 	$(BIN)/python -m loadtests.compare
+	$(BIN)/python -m loadtests.plots
+
+bench-all: $(VENV)/bench-ready ## every load test one after the other, more than half an hour; plots
+	@trap 'exit 130' INT; failed=; for name in $(SCENARIOS); do \
+	    echo; echo "== $$name"; $(BIN)/python -m loadtests.$$name || failed="$$failed $$name"; done; \
+	    $(BIN)/python -m loadtests.plots; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lock: ## renew the pinned, hashed requirements (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra bench --constraint requirements-dev.txt pyproject.toml -o requirements-bench.txt
 
 clean: ## remove what make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ring-router *.egg-info

@@ -23,12 +23,13 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure_all(asked: argparse.Namespace) -> tuple[Rounds, dict[str, str]]:
+def measure_all(asked: argparse.Namespace, load: str, of: str = "request") -> tuple[Rounds, dict[str, str]]:
+    """Every contestant under the load of this wrk script, ``asked.rounds`` times."""
     with Rig() as rig:
         contestants.need("wrk")
         backend = contestants.start_backend(rig)
         field = contestants.start_all(rig, backend, asked.peers, asked.access_log)
-        script = rig.write("users.lua", lua())
+        script = rig.write("users.lua", load)
         for contestant in field.contestants.values():
             wrk(script, contestant.port, asked.warmup, asked.connections)
         rounds: Rounds = []
@@ -39,7 +40,7 @@ def measure_all(asked: argparse.Namespace) -> tuple[Rounds, dict[str, str]]:
                 found[name] = measure(contestant.child, script, contestant.port, asked.seconds, asked.connections)
             rounds.append(found)
             line = "  ".join(f"{name} {found[name]['cpu_us']:.1f}" for name in field.contestants)
-            print(f"round {number + 1}/{asked.rounds}, µs/request:  {line}", flush=True)
+            print(f"round {number + 1}/{asked.rounds}, µs/{of}:  {line}", flush=True)
         return rounds, field.skipped
 
 
@@ -57,7 +58,7 @@ def summary(rounds: Rounds) -> dict[str, Any]:
     return found
 
 
-def show(found: dict[str, Any]) -> None:
+def show(found: dict[str, Any], of: str = "request") -> None:
     bases = [base for base in BASES if base in found]
     names = sorted(found, key=lambda name: found[name]["cpu_us"]["median"])
     rows = [
@@ -72,7 +73,7 @@ def show(found: dict[str, Any]) -> None:
         ]
         for name in names
     ]
-    head = ["proxy", "CPU µs/request", "requests/s", "RSS MiB", "of it serving", "errors"]
+    head = ["proxy", f"CPU µs/{of}", f"{of}s/s", "RSS MiB", "of it serving", "errors"]
     print("\nMedian (range). CPU and RSS: all processes of the proxy.\n")
     report.table([*head, *(f"CPU / {base}" for base in bases)], rows)
 
@@ -80,7 +81,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     asked = options()
     say_cores()
-    rounds, skipped = measure_all(asked)
+    rounds, skipped = measure_all(asked, lua())
     found = summary(rounds)
     show(found)
     for name, why in skipped.items():

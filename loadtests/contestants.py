@@ -28,6 +28,9 @@ class Contestant:
     name: str
     port: int
     child: Child
+    config: Path | None = None
+    admin: int = 0
+    """The port of the admin side; only this router has one."""
 
 
 @dataclass(slots=True)
@@ -86,9 +89,12 @@ def start_router(
     services: dict[str, Any],
     name: str = ROUTER,
     access_log: str = "off",
-    url_host: str = "shop.example.com",
+    **settings: Any,
 ) -> Contestant:
-    """This router as it is shipped: control, admin and one worker; Redis absent. All its processes count."""
+    """This router as it is shipped: control, admin and one worker; Redis absent. All its processes count.
+
+    ``settings`` are further lines of its config, or other ones.
+    """
     port, admin = free_ports(2)
     config = {
         "listen": f"{HOST}:{port}",
@@ -98,6 +104,7 @@ def start_router(
         "access_log": {"format": access_log},
         "timeouts": {"drain": "1s", "idle": "300s"},
         "services": services,
+        **settings,
     }
     path = rig.write(f"{name}.yaml", json.dumps(config))
     command = [str(Path(sys.executable).with_name("ring-router")), "run", "-c", str(path)]
@@ -105,7 +112,7 @@ def start_router(
     if any(one.get("hosts") for one in services.values()):
         url = f"http://{HOST}:{admin}/live"
     child = rig.start(name, command, PROXY_CORE, url, discard=access_log != "off")
-    return Contestant(name, port, child)
+    return Contestant(name, port, child, path, admin)
 
 
 # -- the peers ---------------------------------------------------------------------------------------------------------
@@ -138,10 +145,12 @@ def _start(rig: Rig, name: str, command: Sequence[str | Path], port: int) -> Con
     return Contestant(name, port, rig.start(name, command, PROXY_CORE, f"http://{HOST}:{port}/"))
 
 
-def start_nginx(rig: Rig, v1: int, v2: int, connections: int = 8192) -> Contestant:
+def start_nginx(rig: Rig, v1: int, v2: int, connections: int = 8192, workers: int = 1) -> Contestant:
     (port,) = free_ports(1)
-    config = rig.write("nginx.conf", configs.nginx(rig.directory, port, v1, v2, connections))
-    return _start(rig, "nginx", [_program("nginx"), "-c", config], port)
+    config = rig.write("nginx.conf", configs.nginx(rig.directory, port, v1, v2, connections, workers))
+    nginx = _start(rig, "nginx", [_program("nginx"), "-c", config], port)
+    nginx.config = config
+    return nginx
 
 
 def start_haproxy(rig: Rig, v1: int, v2: int, connections: int = 8192) -> Contestant:

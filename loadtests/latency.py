@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 from typing import Any, Final
 
 from loadtests import contestants, report
-from loadtests.rig import HOST, LOAD_CORE, ROOT, Rig, RigError, lua, python_module, say_cores, turns, wrk
+from loadtests.openloop import Generator, Load
+from loadtests.rig import HOST, Rig, RigError, lua, say_cores, turns, wrk
 
 DIRECT: Final = "direct"
 SHARES: Final = (0.3, 0.7)
 SHOWN: Final = ("p50", "p99", "p99.9")
-MARGIN_SECONDS: Final = 30.0
 
 Latencies = dict[str, float]
 Rounds = list[dict[str, Latencies]]
@@ -31,24 +28,18 @@ def options() -> argparse.Namespace:
 
 def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
     """One open-loop run on the load core. RigError when it is refused."""
-    command = python_module(
-        "loadtests.openloop", f"http://{HOST}:{port}/", "--poisson", "--json", "--realtime", "--seed", seed
+    load = Load(
+        f"http://{HOST}:{port}/",
+        rate,
+        asked.seconds,
+        asked.connections,
+        poisson=True,
+        late_ms=asked.late_ms,
+        host="shop.example.com",
+        seed=seed,
     )
-    for name, value in (("rate", rate), ("seconds", asked.seconds), ("connections", asked.connections)):
-        command += [f"--{name}", str(value)]
-    done = subprocess.run(
-        [*command, "--late-ms", str(asked.late_ms), "--host", "shop.example.com"],
-        capture_output=True,
-        text=True,
-        timeout=asked.seconds + MARGIN_SECONDS,
-        check=False,
-        cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
-    )
-    if done.returncode:
-        raise RigError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the generator failed")
-    found: dict[str, Any] = json.loads(done.stdout)
+    with Generator(load) as generator:
+        found = generator.result()
     if found["errors"]:
         raise RigError(f"{found['errors']} errors")
     return found

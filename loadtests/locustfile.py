@@ -1,11 +1,11 @@
 """An example for Locust, to be adapted: users of yours, each with an id that stays, through a running router.
 
-    pip install locust
+    pip install locust        (or the extra [bench], which has it)
     locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 --users 200 --spawn-rate 20
 
-Locust is not a dependency of this project, and its figures are those of your pages and your backends; the router's own
-cost is what `make bench` measures. Each user notes the ring of the first answer and reports a failure if it changes:
-that is what to watch while you move weights. (It may change inward when you widen a ring: set STRICT to False then.)
+Its figures are those of your pages and your backends; the router's own cost is what `make bench` measures. Each user
+notes the ring of the first answer and reports a failure if it changes: that is what to watch while you move weights.
+(It may change inward when you widen a ring: set STRICT to False then.)
 """
 
 from __future__ import annotations

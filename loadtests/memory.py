@@ -1,7 +1,8 @@
 """How much memory does a huge body with a slow peer cost? ``python -m loadtests.memory --mib 1024``.
 
-Sends bodies through one worker both ways while the receiving side stops and starts again, and prints how far the
-worker's resident memory went above what it was before. Back-pressure is the only thing that keeps it small.
+Sends bodies through one worker both ways while the receiving side stops and starts again, and says how far the
+worker's resident memory went above what it was before: printed, and in results/memory.json. Back-pressure is the only
+thing that keeps it small.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from loadtests import report
 from tests.house import header, read_head
 from tests.running import Router, running_router
 
@@ -110,7 +112,8 @@ def main() -> None:
     options = parser.parse_args()
     figures = uvloop.run(measure(options.mib))
     print("  ".join(f"{name} {value:.1f}" for name, value in figures.items()))
+    report.save("memory", options, {"summary": figures})
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

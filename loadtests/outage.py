@@ -1,7 +1,8 @@
 """What does a Redis outage cost? ``python -m loadtests.outage --rounds 5``.
 
-Under a steady load Redis is killed and started again, then stopped (SIGSTOP) and continued, round by round. Printed:
-the time from the return of Redis until every worker routes by a weight written right then, and failed requests.
+Under a steady load Redis is killed and started again, then stopped (SIGSTOP) and continued, round by round. Printed,
+and written to results/outage.json: the time from the return of Redis until every worker routes by a weight written
+right then, and failed requests.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from loadtests import report
 from router.control.link import make_client
 from router.control.redis_server import free_port, launch
 from tests.running import Router, running_router, some_more, steady_load
@@ -34,7 +36,8 @@ async def applied(router: Router, url: str, weight: float) -> float:
     return max(worker["applied_at"] for worker in router.state()["workers"]) - started
 
 
-async def measure(rounds: int) -> None:
+async def measure(rounds: int) -> dict[str, Any]:
+    """Seconds for each fault, round by round; requests and failed ones of them all."""
     with tempfile.TemporaryDirectory() as name:
         directory, port = Path(name), free_port()
         server = launch(port, directory / "redis")
@@ -58,16 +61,24 @@ async def measure(rounds: int) -> None:
                         times.append(await applied(router, server.url, weight))
         finally:
             server.stop()
-    for fault, times in taken.items():
-        print(f"Redis {fault}: next HSET applied after {statistics.median(times):.2f} s (longest {max(times):.2f})")
-    print(f"{tally.answered} requests, {len(tally.failures)} failed")
+    return {
+        "summary": {fault: report.spread(times) for fault, times in taken.items()},
+        "requests": tally.answered,
+        "failed_requests": len(tally.failures),
+        "seconds": taken,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    uvloop.run(measure(parser.parse_args().rounds))
+    options = parser.parse_args()
+    found = uvloop.run(measure(options.rounds))
+    for fault, one in found["summary"].items():
+        print(f"Redis {fault}: next HSET applied after {one['median']:.2f} s (longest {one['max']:.2f})")
+    print(f"{found['requests']} requests, {found['failed_requests']} failed")
+    report.save("outage", options, found)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

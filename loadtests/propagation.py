@@ -2,7 +2,8 @@
 
 Starts Redis, two versions and the router on loopback, keeps a load on it, and writes weights over one connection as
 redis-cli would. Applied is the moment a worker has swapped its snapshot, by its own clock (the same machine's); a
-change counts when the last worker has it. Also counted: failed requests, and users who left canary.
+change counts when the last worker has it. Also counted: failed requests, and users who left canary. Writes
+results/propagation.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from loadtests import report
 from router.control.redis_server import free_port, launch
 from tests.running import Router, running_router, steady_load
 
@@ -46,6 +48,7 @@ async def measure(workers: int, writes: int, connections: int) -> dict[str, floa
     return {
         "workers": workers,
         "writes": writes,
+        "min_ms": taken[0] * 1e3,
         "p50_ms": statistics.median(taken) * 1e3,
         "p99_ms": taken[int(len(taken) * 0.99)] * 1e3,
         "max_ms": taken[-1] * 1e3,
@@ -82,11 +85,13 @@ def main() -> None:
     parser.add_argument("--writes", type=int, default=200)
     parser.add_argument("--connections", type=int, default=4, help="Load while measuring.")
     options = parser.parse_args()
+    found = {}
     for workers in options.workers:
-        figures = uvloop.run(measure(workers, options.writes, options.connections))
+        figures = found[str(workers)] = uvloop.run(measure(workers, options.writes, options.connections))
         print("  ".join(f"{name} {value:g}" if isinstance(value, int) else f"{name} {value:.2f}"
-                        for name, value in figures.items()))  # fmt: skip
+                        for name, value in figures.items()), flush=True)  # fmt: skip
+    report.save("propagation", options, {"summary": found})
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

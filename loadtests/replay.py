@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import os
 import pstats
 import statistics
 import time
@@ -28,6 +29,7 @@ from router.core.spec import (
 from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream
+from router.telemetry.access_log import AccessLog
 
 USERS: Final = 5_000
 """More than a worker remembers lines of: a user's own line is always a new one."""
@@ -127,8 +129,10 @@ def calls(stats: pstats.Stats) -> int:
     return total
 
 
-async def measure(rounds: int, size: int, *, profile: bool) -> None:
+async def measure(rounds: int, size: int, *, profile: bool, access_log: bool) -> None:
     replay = Replay()
+    if access_log:
+        replay.plane.access_log = AccessLog(os.open(os.devnull, os.O_WRONLY), "json")
     for i in range(2_000):
         replay.exchange(i)
     taken = []
@@ -150,8 +154,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--access-log", action="store_true", help="with an access log (JSON, to nowhere)")
     options = parser.parse_args()
-    uvloop.run(measure(options.rounds, options.size, profile=options.profile))
+    uvloop.run(measure(options.rounds, options.size, profile=options.profile, access_log=options.access_log))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import argparse
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from loadtests.rig import LOAD_CORE, PROXY_CORE, ROOT, RigError
+from loadtests.rig import CORES, LOAD_CORE, PROXY_CORE, ROOT, RigError
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 
@@ -29,7 +28,8 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def shown(value: dict[str, float], digits: int = 1) -> str:
-    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f}–{value['max']:,.{digits}f})"
+    said = f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f}–{value['max']:,.{digits}f})"
+    return said.replace("-", "−")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -67,7 +67,7 @@ def versions(envoy: Path | None = None) -> dict[str, str]:
 def machine() -> dict[str, Any]:
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "model": model[1].strip() if model else platform.machine(),
         "kernel": platform.release(),
         "proxy_core": PROXY_CORE,

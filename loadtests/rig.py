@@ -45,6 +45,8 @@ def cores() -> tuple[int, int]:
 
 
 PROXY_CORE, LOAD_CORE = cores()
+CORES: Final = len(os.sched_getaffinity(0))
+"""As it was at the start: a load test may pin itself later on."""
 
 
 def say_cores() -> None:
@@ -243,6 +245,7 @@ init = function(args)
   for i = 0, USERS - 1 do
     local h = {["X-User-Id"] = "user-" .. i, ["Host"] = HOSTS[i % #HOSTS + 1], ["X-Tenant"] = "none"}
     if i % 50 == 0 then h["X-Ring"] = "canary" elseif i % 50 == 25 then h["Cookie"] = "session=abc; ring=canary" end
+    if CLOSE then h["Connection"] = "close" end
     requests[i + 1] = wrk.format("GET", "/", h)
   end
 end
@@ -255,10 +258,13 @@ end
 """
 
 
-def lua(hosts: Sequence[str] = ("shop.example.com",), users: int = USERS) -> str:
-    """The wrk script: a request for each of the users in turn, 2 % with the header, 2 % with the cookie of a ring."""
+def lua(hosts: Sequence[str] = ("shop.example.com",), users: int = USERS, *, close: bool = False) -> str:
+    """The wrk script: a request for each of the users in turn, 2 % with the header, 2 % with the cookie of a ring.
+
+    With ``close`` each asks for its connection to be closed, so that wrk opens one for each.
+    """
     quoted = ", ".join(json.dumps(host) for host in hosts)
-    return f"local USERS = {users}\nlocal HOSTS = {{{quoted}}}\n{_LUA}"
+    return f"local USERS = {users}\nlocal CLOSE = {json.dumps(close)}\nlocal HOSTS = {{{quoted}}}\n{_LUA}"
 
 
 def wrk(script: Path, port: int, seconds: float, connections: int = 32) -> dict[str, int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from router.proxy.heads import RequestLine
 from router.telemetry.access_log import QUEUE_LINES, AccessLog
 from tests.house import fixed, raw_backend, running_plane, shop, snapshot
 from tests.waiting import until
@@ -42,36 +42,22 @@ async def test_each_request_is_one_json_object_with_its_ring_and_reason(tmp_path
                 assert line["time"].endswith("Z")
 
 
-@dataclass
-class Said:
-    """What the log needs of an exchange."""
+class Words:
+    """What the log needs of a lane."""
 
-    lane: Any
-    downstream: Any
-    method: bytes = b"GET"
-    target: bytes = b"/"
-    request_id: bytes = b"1"
-    sent: int = 0
-    received: int = 0
-    endpoint: Any = None
-
-
-@dataclass
-class Names:
-    service: str = "shop"
-    ring: str = "canary"
-    version: str = "v2"
-    reason: str = "rule"
-    address: bytes = b"127.0.0.1"
+    words = b' "-" "-" canary v2 rule\n'
 
 
 async def test_a_reader_that_stops_costs_counted_lines_and_nothing_else(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     log = AccessLog(writing, "combined")
-    said = Said(Names(), Names())
+    start = RequestLine(b"GET", b"/", is_http10=False)
     total = QUEUE_LINES * 3
     for _ in range(total):
-        log.add(said, 200, 0.001)  # never waits, though nobody reads
+        log.add(
+            time.monotonic(), b"127.0.0.1", start, 200, 0, 0, 0.001, Words(), b"", b"1"
+        )  # never waits, though nobody reads
+    log.flush()
     assert log.dropped > 0
     written = 0
 

@@ -37,8 +37,8 @@ http {{
 """
 
 
-def nginx(directory: Path, port: int, v1: int, v2: int, connections: int = 8192) -> str:
-    return f"""worker_processes 1;
+def nginx(directory: Path, port: int, v1: int, v2: int, connections: int = 8192, workers: int = 1) -> str:
+    return f"""worker_processes {workers};
 daemon off;
 pid {directory}/nginx.pid;
 error_log {directory}/nginx.err;

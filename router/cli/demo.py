@@ -84,7 +84,7 @@ def _start(house: contextlib.ExitStack, ports: dict[str, int], state: Path) -> N
 
 def _child(house: contextlib.ExitStack, module: list[str]) -> None:
     # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
-    process = subprocess.Popen([sys.executable, "-m", *module], process_group=0)
+    process = subprocess.Popen([sys.executable, "-P", "-m", *module], process_group=0)
 
     def end() -> None:
         process.send_signal(signal.SIGTERM)

@@ -11,7 +11,10 @@ from router import __version__
 
 @click.command()
 def version() -> None:
-    """The versions of the router, Python and the loop."""
+    """The versions of the router, Python and the loop, and whether the request's way is native code."""
     from importlib.metadata import version as installed
 
-    click.echo(f"ring-router {__version__}, Python {platform.python_version()}, uvloop {installed('uvloop')}")
+    from router.proxy import heads
+
+    way = "interpreted" if heads.__file__.endswith(".py") else "compiled"
+    click.echo(f"ring-router {__version__} ({way}), Python {platform.python_version()}, uvloop {installed('uvloop')}")

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from router.core.spec import SnapshotSpec
-from router.telemetry.counters import WorkerCounters, fold
+from router.telemetry.counters import WorkerCounters, apply_report, fold
 from router.telemetry.messages import (
     LENGTH,
     Applied,
@@ -115,10 +115,7 @@ class Hub:
                     case Applied(generation=generation, at=at) if worker is not None:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
-                        report = unpack_counters(counters)
-                        # A report leaves out the rings where nothing happened since the last one.
-                        report.rings = worker.counters.rings | report.rings
-                        worker.counters = report
+                        worker.counters = apply_report(worker.counters, unpack_counters(counters))
         except (EOFError, OSError, msgspec.DecodeError, asyncio.IncompleteReadError):
             pass
         finally:

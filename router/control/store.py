@@ -24,7 +24,8 @@ from router.control.rules import ServiceRules, percent, say_changes, say_weights
 from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, Watcher
 from router.core.live import Live
-from router.telemetry.counters import HISTOGRAM_BUCKETS, histogram_index
+from router.telemetry.counters import Histogram
+from router.telemetry.meters import histogram_index
 from router.telemetry.tasks import end, spawn
 
 Source = Literal["config", "disk", "redis"]
@@ -84,7 +85,7 @@ class Store:
         """Kind of error → how often."""
         self.rejected_total: Counter[tuple[str, str]] = Counter()
         """(service, reason) → how often; a refused content counts once, however often it is read."""
-        self.poll_durations = [0] * HISTOGRAM_BUCKETS
+        self.poll_durations: Histogram = {}
         """Reads of Redis, as a histogram of ``telemetry.counters``."""
         self.poll_seconds_sum = 0.0
 
@@ -190,7 +191,8 @@ class Store:
     # -- what the watcher tells ----------------------------------------------------------------------------------------
 
     def _read(self, raw: Mapping[str, RawService], seconds: float) -> None:
-        self.poll_durations[histogram_index(seconds)] += 1
+        index = histogram_index(seconds)
+        self.poll_durations[index] = self.poll_durations.get(index, 0) + 1
         self.poll_seconds_sum += seconds
         if len(raw) == len(self._services):
             self._read_at = time.monotonic()

@@ -205,6 +205,9 @@ class Control:
 
     def state(self) -> dict[str, Any]:
         spec, store = self.board.spec, self.store
+        requests: Counter[tuple[str, str]] = Counter()
+        for (service, ring, _), counters in self.hub.totals().rings.items():
+            requests[service, ring] += sum(counters.codes.values())
         return {
             "instance": self.instance,
             "version": __version__,
@@ -236,16 +239,14 @@ class Control:
                 }
                 for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
             ],
-            "services": {service.name: self._service_state(service) for service in (spec.services if spec else ())},
+            "services": {
+                service.name: self._service_state(service, requests) for service in (spec.services if spec else ())
+            },
             "snapshot": spec,
         }
 
-    def _service_state(self, service: ServiceSpec) -> dict[str, Any]:
-        store, totals = self.store, self.hub.totals()
-        requests: Counter[str] = Counter()
-        for (name, ring, _), counters in totals.rings.items():
-            if name == service.name:
-                requests[ring] += sum(counters.codes.values())
+    def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+        store = self.store
         default = service.rings[-1]
         return {
             "source": store.source(service.name),
@@ -257,7 +258,7 @@ class Control:
                     "version": ring.version,
                     "weight": (default_basis_points(service) if ring is default else ring.basis_points) / 100,
                     "killed": ring.name in service.killed,
-                    "requests": requests[ring.name],
+                    "requests": requests[service.name, ring.name],
                 }
                 for ring in service.rings
             ],

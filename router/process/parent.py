@@ -96,7 +96,8 @@ class Parent:
 
     def _create_children(self, runtime: Path) -> None:
         common = ["--parent", str(os.getpid()), "--runtime", str(runtime)]
-        python = [sys.executable, "-m"]
+        # -P: a folder called `router` where the operator happens to stand is none of ours.
+        python = [sys.executable, "-P", "-m"]
         self.children.append(
             Child(
                 "control",

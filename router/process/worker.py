@@ -26,8 +26,7 @@ import uvloop
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.proxy.plane import DataPlane
-from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import Changes, WorkerCounters
+from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
 from router.telemetry.messages import LENGTH, Applied, Hello, Report, decode_install, frame, pack_counters
 
 REPORT_SECONDS: Final = 1.0
@@ -108,7 +107,7 @@ class Worker:
         plane.install(spec)
         log = plane.access_log
         if (log.form if log is not None else "off") != spec.access_log:
-            dropped = plane.collect().access_log_dropped
+            dropped = log.dropped if log is not None else 0
             if log is not None:
                 log.close()
             plane.access_log = None
@@ -118,7 +117,14 @@ class Worker:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             gc.collect()
             gc.freeze()
+            self._flush_log()
             self._server = await self.loop.create_server(plane.accept, sock=self._listener, backlog=BACKLOG)
+
+    def _flush_log(self) -> None:
+        """Lines that no batch has taken along."""
+        self.loop.call_later(FLUSH_SECONDS, self._flush_log)
+        if self.plane.access_log is not None:
+            self.plane.access_log.flush()
 
     async def _talk(self) -> None:
         """Keep a channel to control open; without control, start from the snapshot it left."""
@@ -154,18 +160,15 @@ class Worker:
             writer.close()
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        changes = Changes()  # of this session: a new control knows nothing yet
+        whole, lag = True, 0.0  # a new control knows nothing yet
         while True:
             before = self.loop.time()
-            writer.write(frame(Report(pack_counters(changes.since_last(self._collect())))))
+            counters = self.plane.collect(whole=whole)
+            counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
+            writer.write(frame(Report(pack_counters(counters))))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
-            self.plane.counters.loop_lag_seconds = max(0.0, self.loop.time() - before - REPORT_SECONDS)
-
-    def _collect(self) -> WorkerCounters:
-        counters = self.plane.collect()
-        counters.resident_bytes = resident_bytes()
-        return counters
+            whole, lag = False, max(0.0, self.loop.time() - before - REPORT_SECONDS)
 
 
 def resident_bytes() -> int:

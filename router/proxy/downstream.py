@@ -193,7 +193,7 @@ class Downstream:
         if body.done:
             self._body = None
             self._partial += body.rest
-            self.arm(exchange.lane.pool.timeouts.first_byte)
+            self.arm(exchange.lane.pool.first_byte)
         else:
             self.arm(self.plane.listener.body_timeout)
         exchange.request_body(piece, done=body.done)
@@ -277,8 +277,6 @@ class Downstream:
             minted = plane.new_anonymous_key()
             key = UserKey(minted)
         lane = plane.lanes[service.index][decide(service, head, key).index]
-        reasons = lane.counters.reasons
-        reasons[lane.reason] = reasons.get(lane.reason, 0) + 1
 
         request_id = head.request_id or plane.new_request_id()
         lines = head.lines
@@ -307,11 +305,11 @@ class Downstream:
             self._partial += rest
         exchange = Exchange(self, lane, head, request_id, started, minted)
         self.exchange = exchange
-        waits = lane.pool.timeouts.first_byte if is_complete else plane.listener.body_timeout
+        waits = lane.pool.first_byte if is_complete else plane.listener.body_timeout
         self.deadline = deadline = started + waits
         if deadline < self.looked_at:
             plane.wheel.sooner(self)
-        exchange.start(first, is_complete)
+        exchange.send(first, is_complete)
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.
@@ -328,7 +326,7 @@ class Downstream:
     def refuse(self, failure: Failure, request_id: bytes = b"", is_complete: bool = False) -> None:
         """Answer a request that never got a ring. The connection survives only if the message was whole."""
         plane = self.plane
-        plane.counters.router_answers[failure.value.word] = plane.counters.router_answers.get(failure.value.word, 0) + 1
+        plane.answered(failure.value.word)
         self.keep_alive = self.keep_alive and is_complete and not failure.value.closes and not plane.is_draining
         self.transport.write(
             render(failure, request_id or plane.new_request_id(), close=not self.keep_alive, head_only=False)

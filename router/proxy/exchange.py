@@ -15,7 +15,6 @@ from router.proxy.framing import LAST_CHUNK, chunk
 from router.proxy.heads import RequestHead, ResponseHead, replace_field
 from router.proxy.pool import Endpoint
 from router.proxy.upstream import Upstream
-from router.telemetry.counters import histogram_index
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
@@ -34,8 +33,8 @@ class Exchange:
 
     __slots__ = (
         "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried", "_status",
-        "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "method", "minted",
-        "received", "request_id", "sent", "sent_at", "started", "target", "upstream",
+        "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "minted",
+        "received", "request_id", "sent", "sent_at", "start", "started", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -43,8 +42,7 @@ class Exchange:
     ) -> None:
         self.downstream = downstream
         self.lane = lane
-        self.method = head.start.method
-        self.target = head.start.target
+        self.start = head.start
         self.request_id = request_id
         self.minted = minted
         """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
@@ -67,14 +65,14 @@ class Exchange:
         self._is_chunked = False
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.method!r} {self.target!r} ring={self.lane.ring} status={self._status}>"
+        return f"<Exchange {self.start.line!r} ring={self.lane.ring} status={self._status}>"
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    def start(self, first: bytes, is_complete: bool) -> None:
+    def send(self, first: bytes, is_complete: bool) -> None:
         """Choose an endpoint and send the head with the body bytes that came with it."""
         lane = self.lane
-        lane.counters.in_flight += 1
+        lane.meter.decided(lane.reason)
         self.is_request_complete = is_complete
         data = self._head
         if first or (is_complete and self._chunks_request):
@@ -141,7 +139,7 @@ class Exchange:
     async def _connected(self, endpoint: Endpoint) -> None:
         plane, spec = self.downstream.plane, endpoint.spec
         try:
-            async with asyncio.timeout(self.lane.pool.timeouts.connect):
+            async with asyncio.timeout(self.lane.pool.connect_timeout):
                 _, protocol = await plane.loop.create_connection(
                     lambda: cast(asyncio.BaseProtocol, Upstream(endpoint, plane.wheel)), spec.host, spec.port
                 )
@@ -187,11 +185,11 @@ class Exchange:
             and not self._retried
             and self.received == 0
             and self.is_request_complete
-            and self.method in _IDEMPOTENT
+            and self.start.method in _IDEMPOTENT
         ):
             # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one.
             self._retried = True
-            self.lane.counters.retries += 1
+            self.lane.meter.retries += 1
             self._outgoing = [self._head + self._body(b"", True)]
             self._connect(endpoint)
             return
@@ -210,17 +208,14 @@ class Exchange:
         downstream, lane = self.downstream, self.lane
         self._status = status = head.status
         now = monotonic()
-        waited = now - self.sent_at
-        counters = lane.counters
-        counters.upstream[histogram_index(waited)] += 1
-        counters.upstream_sum += waited
+        lane.meter.upstream.add(now - self.sent_at)
         lines = head.lines
         if self.minted:
             self._set_cookie(lines)
         if lane.response_lines:
             lines.append(lane.response_lines)
         if head.length < 0:
-            if self.method != b"HEAD" and status != 204 and status != 304:
+            if self.start.method != b"HEAD" and status != 204 and status != 304:
                 if downstream.is_http10:
                     downstream.keep_alive = False
                 else:
@@ -246,7 +241,7 @@ class Exchange:
         if done:
             self._finish(now, False)
         else:
-            downstream.arm(lane.pool.timeouts.between_bytes)
+            downstream.arm(lane.pool.between_bytes)
 
     def more(self, piece: bytes, *, done: bool) -> None:
         """More of the response body, and perhaps its end."""
@@ -262,7 +257,7 @@ class Exchange:
         if done:
             self._finish(monotonic(), False)
         else:
-            self.downstream.arm(self.lane.pool.timeouts.between_bytes)
+            self.downstream.arm(self.lane.pool.between_bytes)
 
     def _set_cookie(self, lines: list[bytes]) -> None:
         """Give the anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
@@ -297,7 +292,7 @@ class Exchange:
                 failure,
                 self.request_id,
                 close=not downstream.keep_alive,
-                head_only=self.method == b"HEAD",
+                head_only=self.start.method == b"HEAD",
                 lines=self.lane.response_lines,
             )
         )
@@ -317,7 +312,7 @@ class Exchange:
         if self.is_finished:
             return
         self._drop_upstream()
-        self.lane.counters.client_aborts += 1
+        self.lane.meter.client_aborts += 1
         if not self._status:
             self._status = CLIENT_GONE
         self._finish(monotonic(), True)
@@ -329,21 +324,14 @@ class Exchange:
 
     def _finish(self, now: float, aborted: bool) -> None:
         self.is_finished = True
-        status, counters, duration = self._status, self.lane.counters, now - self.started
-        counters.in_flight -= 1
-        codes = counters.codes
-        codes[status] = codes.get(status, 0) + 1
-        counters.request_bytes += self.received
-        counters.response_bytes += self.sent
-        if status >= 500 or aborted:
-            counters.duration_error[histogram_index(duration)] += 1
-            counters.duration_error_sum += duration
-        else:
-            counters.duration_success[histogram_index(duration)] += 1
-            counters.duration_success_sum += duration
+        status, duration = self._status, now - self.started
+        self.lane.meter.finished(status, duration, self.received, self.sent, aborted or status >= 500)
         downstream = self.downstream
         access_log = downstream.plane.access_log
         if access_log is not None:
-            access_log.add(self, status, duration)
+            access_log.add(
+                now, downstream.address, self.start, status, self.sent, self.received, duration, self.lane,
+                self.endpoint.address if self.endpoint is not None else b"", self.request_id,
+            )  # fmt: skip
         if not aborted:
             downstream.finished(now)

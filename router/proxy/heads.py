@@ -28,6 +28,7 @@ from router.proxy.forwarding import (
     connection_options,
 )
 from router.proxy.framing import FramingError, content_length
+from router.telemetry.access_log import json_request
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0-9]\.[0-9])")
@@ -58,7 +59,7 @@ class Lines(dict[bytes, Meaning], Generic[Meaning]):
     Bounded, since lines come from strangers: ``LIMIT`` lines of ``LONGEST`` bytes in each generation.
     """
 
-    LIMIT: Final = 1024
+    LIMIT: Final = 4096
     LONGEST: Final = 256
 
     def __init__(self, judge: Callable[[bytes], Meaning]) -> None:
@@ -80,7 +81,7 @@ class Lines(dict[bytes, Meaning], Generic[Meaning]):
 class RequestLine:
     """A request line. ``target`` as it came, ``path`` without its query; ``line`` is what the backend gets."""
 
-    __slots__ = ("is_http10", "line", "method", "path", "target")
+    __slots__ = ("_json", "is_http10", "line", "method", "path", "target")
 
     def __init__(self, method: bytes, target: bytes, *, is_http10: bool) -> None:
         self.method = method
@@ -88,6 +89,14 @@ class RequestLine:
         self.path = target.partition(b"?")[0]
         self.is_http10 = is_http10
         self.line = b"%b %b HTTP/1.1" % (method, target)
+        self._json = b""
+
+    @property
+    def json(self) -> bytes:
+        """What the access log says of it; made once, for as long as the line is remembered."""
+        if not self._json:
+            self._json = json_request(self.method, self.target)
+        return self._json
 
 
 class StatusLine:

@@ -10,7 +10,6 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
@@ -20,27 +19,35 @@ from router.proxy.downstream import Downstream
 from router.proxy.heads import RequestReader
 from router.proxy.pool import Endpoint, VersionPool
 from router.proxy.wheel import Wheel
-from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import EndpointKey, RingCounters, WorkerCounters
+from router.telemetry.access_log import AccessLog, json_lane
+from router.telemetry.counters import EndpointCounters, EndpointKey, RingKey, WorkerCounters, read_meters
+from router.telemetry.meters import RingMeter
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Lane:
     """Everything a request needs once its decision is made, ready as bytes. One per decision of a service."""
 
-    service: str
-    ring: str
-    version: str
-    reason: str
-    request_lines: bytes
-    """Field lines with CRLF between them and none at the end."""
-    response_lines: bytes
-    """Likewise; empty if this service says nothing of its rings."""
-    host: bytes
-    """What a client of HTTP/1.0 that names no host is taken to have asked for."""
-    anonymous_cookie: bytes | None
-    pool: VersionPool
-    counters: RingCounters
+    __slots__ = (
+        "anonymous_cookie", "host", "json", "meter", "pool", "reason", "request_lines", "response_lines", "ring",
+        "service", "version", "words",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, decision: Decision, pool: VersionPool, meter: RingMeter) -> None:
+        self.service = service.spec.name
+        self.ring = decision.ring
+        self.version = decision.version
+        self.reason = decision.reason.value
+        self.words = f' "-" "-" {self.ring} {self.version} {self.reason}\n'.encode()
+        self.json = json_lane(self.service, self.ring, self.version, self.reason)
+        self.pool = pool
+        self.meter = meter
+        self.anonymous_cookie = service.anonymous_cookie
+        self.host = pool.endpoints[0].spec.address.encode()
+        """What a client of HTTP/1.0 that names no host is taken to have asked for."""
+        self.request_lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
+        """Field lines with CRLF between them and none at the end."""
+        self.response_lines = self.request_lines if service.spec.response_headers else b""
+        """Likewise; empty if this service says nothing of its rings."""
 
 
 class DataPlane:
@@ -49,7 +56,9 @@ class DataPlane:
     def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., asyncio.Task[None]]) -> None:
         self.loop = loop
         self.wheel = Wheel(loop)
-        self.counters = WorkerCounters()
+        self._meters: dict[RingKey, RingMeter] = {}
+        self._endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
+        self._router_answers: dict[str, int] = {}
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.listener = ListenerSpec()
@@ -99,26 +108,17 @@ class DataPlane:
             members = []
             for spec in version.endpoints:
                 key = (service.spec.name, version.name, spec.address)
-                endpoint = self._endpoints.get(key) or Endpoint(spec, self.counters.endpoint(key))
+                endpoint = self._endpoints.get(key) or Endpoint(
+                    spec, self._endpoint_counters.setdefault(key, EndpointCounters())
+                )
                 endpoints[key] = endpoint
                 members.append(endpoint)
             pools[version.name] = VersionPool(tuple(members), service.spec.timeouts)
         return pools
 
     def _lane(self, service: Service, decision: Decision, pools: dict[str, VersionPool]) -> Lane:
-        lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
-        return Lane(
-            service=service.spec.name,
-            ring=decision.ring,
-            version=decision.version,
-            reason=decision.reason.value,
-            request_lines=lines,
-            response_lines=lines if service.spec.response_headers else b"",
-            host=pools[decision.version].endpoints[0].spec.address.encode(),
-            anonymous_cookie=service.anonymous_cookie,
-            pool=pools[decision.version],
-            counters=self.counters.ring((service.spec.name, decision.ring, decision.version)),
-        )
+        meter = self.meter((service.spec.name, decision.ring, decision.version))
+        return Lane(service, decision, pools[decision.version], meter)
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -157,15 +157,25 @@ class DataPlane:
 
     # -- counters and the end ------------------------------------------------------------------------------------------
 
-    def collect(self) -> WorkerCounters:
-        """The counters with their gauges brought up to date."""
-        self.counters.connections = len(self._connections)
+    def meter(self, key: RingKey) -> RingMeter:
+        return self._meters.setdefault(key, RingMeter())
+
+    def answered(self, word: str) -> None:
+        """The router answered a request itself, before it had a ring."""
+        self._router_answers[word] = self._router_answers.get(word, 0) + 1
+
+    def collect(self, *, whole: bool = False) -> WorkerCounters:
+        """What moved since the last time, or everything; and the gauges."""
         for endpoint in self._endpoints.values():
             endpoint.counters.active = endpoint.active
             endpoint.counters.idle = len(endpoint.idle)
-        if self.access_log is not None:
-            self.counters.access_log_dropped = self.access_log.dropped
-        return self.counters
+        return WorkerCounters(
+            rings=read_meters(self._meters, whole=whole),
+            endpoints=self._endpoint_counters,
+            connections=len(self._connections),
+            router_answers=self._router_answers,
+            access_log_dropped=self.access_log.dropped if self.access_log is not None else 0,
+        )
 
     async def drain(self) -> None:
         """Answer everything in flight, close what is idle, and return when nobody is connected any more."""

@@ -18,10 +18,11 @@ IDLE_SECONDS: Final = 4.0
 class Endpoint:
     """One address of a version, with its idle connections (last in, first out) and those in use."""
 
-    __slots__ = ("active", "counters", "idle", "is_retired", "spec")
+    __slots__ = ("active", "address", "counters", "idle", "is_retired", "spec")
 
     def __init__(self, spec: EndpointSpec, counters: EndpointCounters) -> None:
         self.spec = spec
+        self.address = spec.address.encode()
         self.counters = counters
         self.idle: list[Upstream] = []
         self.active = 0
@@ -53,11 +54,13 @@ class Endpoint:
 class VersionPool:
     """The endpoints of one version of one service."""
 
-    __slots__ = ("endpoints", "timeouts")
+    __slots__ = ("between_bytes", "connect_timeout", "endpoints", "first_byte")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], timeouts: TimeoutsSpec) -> None:
         self.endpoints = endpoints
-        self.timeouts = timeouts
+        self.connect_timeout = timeouts.connect
+        self.first_byte = timeouts.first_byte
+        self.between_bytes = timeouts.between_bytes
 
     def pick(self, choose: Callable[[int], int], avoid: Endpoint | None = None) -> Endpoint | None:
         """The less busy of two random endpoints (Mitzenmacher 2001); ``choose(n)`` is a random int below n.

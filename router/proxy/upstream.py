@@ -186,7 +186,7 @@ class Upstream:
         self._keep_alive = (
             not head.is_http10 if head.connection is None else keeps_alive(head.connection, is_http10=head.is_http10)
         )
-        if status == 204 or status == 304 or exchange.method == b"HEAD":
+        if status == 204 or status == 304 or exchange.start.method == b"HEAD":
             length = 0
         elif head.chunked:
             self._framed(exchange, head, ChunkedBody(), data)

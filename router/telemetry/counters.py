@@ -1,43 +1,23 @@
-"""The worker's counters: plain ints and lists of ints, sent to control as cumulative values.
-
-Latencies go into base-2 exponential histograms of scale 4 (OpenTelemetry's exponential histogram): bucket j holds
-(2^(j/16), 2^((j+1)/16)] microseconds, so any quantile read from it is off by at most 4.43 percent, and merging is
-adding.
-"""
+"""Counters as they are reported, added up and shown: plain data, cumulative, histograms sparse (``meters``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import log2
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-SCALE: Final = 16
-"""Buckets per doubling (2 to the power of scale 4)."""
-HISTOGRAM_BUCKETS: Final = 512
-"""1 µs … 2^32 µs (71 minutes); what is beyond lands in the last bucket."""
+from router.telemetry.meters import RingMeter
 
-
-def histogram_index(seconds: float) -> int:
-    """The bucket of a duration in seconds."""
-    micros = seconds * 1e6
-    if micros <= 1.0:
-        return 0
-    index = int(log2(micros) * SCALE)
-    return index if index < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1
-
-
-def upper_edge_seconds(index: int) -> float:
-    """The upper edge of a bucket in seconds."""
-    return float(2.0 ** ((index + 1) / SCALE)) / 1e6
-
-
-def _empty() -> list[int]:
-    return [0] * HISTOGRAM_BUCKETS
+Histogram = dict[int, int]
+"""Bucket → count; the buckets are those of ``meters.histogram_index``."""
+RingKey = tuple[str, str, str]
+"""service, ring, version"""
+EndpointKey = tuple[str, str, str]
+"""service, version, endpoint address"""
 
 
 @dataclass(slots=True)
 class RingCounters:
-    """One service × ring × version. Durations are histograms as above plus their sum in seconds."""
+    """One service × ring × version. Durations are histograms, and their sums in seconds."""
 
     codes: dict[int, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -46,9 +26,9 @@ class RingCounters:
     response_bytes: int = 0
     client_aborts: int = 0
     retries: int = 0
-    duration_success: list[int] = field(default_factory=_empty)
-    duration_error: list[int] = field(default_factory=_empty)
-    upstream: list[int] = field(default_factory=_empty)
+    duration_success: Histogram = field(default_factory=dict)
+    duration_error: Histogram = field(default_factory=dict)
+    upstream: Histogram = field(default_factory=dict)
     duration_success_sum: float = 0.0
     duration_error_sum: float = 0.0
     upstream_sum: float = 0.0
@@ -63,15 +43,12 @@ class EndpointCounters:
     idle: int = 0
 
 
-RingKey = tuple[str, str, str]
-"""service, ring, version"""
-EndpointKey = tuple[str, str, str]
-"""service, version, endpoint address"""
-
-
 @dataclass(slots=True)
 class WorkerCounters:
-    """Everything one worker counts; cumulative since the worker started, but for the gauges it names so."""
+    """Everything one worker counts; cumulative since the worker started, but for the gauges it names so.
+
+    In a report, ``rings`` are those that moved since the last one, and their histograms hold the buckets that did.
+    """
 
     rings: dict[RingKey, RingCounters] = field(default_factory=dict)
     endpoints: dict[EndpointKey, EndpointCounters] = field(default_factory=dict)
@@ -89,30 +66,42 @@ class WorkerCounters:
         return self.endpoints.setdefault(key, EndpointCounters())
 
 
-class Changes:
-    """Picks out of a worker's counters what has moved since the last look, so that a report costs what happened."""
+def read_meters(meters: Mapping[RingKey, RingMeter], *, whole: bool) -> dict[RingKey, RingCounters]:
+    """The rings that moved since the last reading, and of their histograms the buckets that did; or everything."""
+    found: dict[RingKey, RingCounters] = {}
+    for key, meter in meters.items():
+        if not (meter.has_moved or whole):
+            continue
+        meter.has_moved = False
+        found[key] = RingCounters(
+            dict(meter.codes), dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
+            meter.client_aborts, meter.retries, meter.duration_success.read(whole=whole),
+            meter.duration_error.read(whole=whole), meter.upstream.read(whole=whole), meter.duration_success.seconds,
+            meter.duration_error.seconds, meter.upstream.seconds,
+        )  # fmt: skip
+    return found
 
-    __slots__ = ("_seen",)
 
-    def __init__(self) -> None:
-        self._seen: dict[RingKey, tuple[int, int, int, int]] = {}
-
-    def since_last(self, counters: WorkerCounters) -> WorkerCounters:
-        """The same counters without the rings where nothing happened. Their values stay cumulative."""
-        moved: dict[RingKey, RingCounters] = {}
-        for key, ring in counters.rings.items():
-            if not ring.reasons:
-                continue
-            now = (sum(ring.reasons.values()), sum(ring.codes.values()), ring.in_flight, ring.retries)
-            if self._seen.get(key) != now:
-                self._seen[key] = now
-                moved[key] = ring
-        return replace(counters, rings=moved)
+def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounters:
+    """What is known of a worker after one more report. Values are cumulative, so a report twice is a report once."""
+    for key, ring in report.rings.items():
+        before = known.rings.get(key)
+        if before is not None:
+            ring.duration_success = before.duration_success | ring.duration_success
+            ring.duration_error = before.duration_error | ring.duration_error
+            ring.upstream = before.upstream | ring.upstream
+        known.rings[key] = ring
+    report.rings = known.rings
+    return report
 
 
 def _add(into: dict[str, int], other: dict[str, int]) -> None:
     for name, count in other.items():
         into[name] = into.get(name, 0) + count
+
+
+def _merged(one: Histogram, other: Histogram) -> Histogram:
+    return {index: one.get(index, 0) + other.get(index, 0) for index in one.keys() | other.keys()}
 
 
 def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
@@ -126,10 +115,12 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         mine.response_bytes += theirs.response_bytes
         mine.client_aborts += theirs.client_aborts
         mine.retries += theirs.retries
-        for name in ("duration_success", "duration_error", "upstream"):
-            setattr(mine, name, [a + b for a, b in zip(getattr(mine, name), getattr(theirs, name), strict=True)])
-            total = name + "_sum"
-            setattr(mine, total, getattr(mine, total) + getattr(theirs, total))
+        mine.duration_success = _merged(mine.duration_success, theirs.duration_success)
+        mine.duration_error = _merged(mine.duration_error, theirs.duration_error)
+        mine.upstream = _merged(mine.upstream, theirs.upstream)
+        mine.duration_success_sum += theirs.duration_success_sum
+        mine.duration_error_sum += theirs.duration_error_sum
+        mine.upstream_sum += theirs.upstream_sum
         if gauges:
             mine.in_flight += theirs.in_flight
     for endpoint_key, their_endpoint in other.endpoints.items():

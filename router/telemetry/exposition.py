@@ -6,7 +6,7 @@ cumulative count is never too high and misses at most the requests within 4.43 p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
-from router.telemetry.counters import RingCounters, WorkerCounters, upper_edge_seconds
+from router.telemetry.counters import RingCounters, WorkerCounters
+from router.telemetry.meters import upper_edge_seconds
 
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """OpenTelemetry's advice for http.server.request.duration."""
@@ -37,7 +38,7 @@ class StoreFigures:
     """(service, reason) → refused writes."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """service → config, disk or redis"""
-    poll_durations: Sequence[int] = ()
+    poll_durations: Mapping[int, int] = field(default_factory=dict)
     poll_seconds_sum: float = 0.0
 
 
@@ -145,14 +146,15 @@ def _traffic(figures: Figures) -> Iterator[Metric]:
     yield answers
 
 
-def _buckets(histogram: Sequence[int], bounds: tuple[float, ...] = DURATION_BOUNDS) -> list[tuple[str, float]]:
-    cumulative, rows, index = 0, [], 0
+def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_BOUNDS) -> list[tuple[str, float]]:
+    filled = sorted(histogram.items())
+    cumulative, rows, at = 0, [], 0
     for bound in bounds:
-        while index < len(histogram) and upper_edge_seconds(index) <= bound:
-            cumulative += histogram[index]
-            index += 1
+        while at < len(filled) and upper_edge_seconds(filled[at][0]) <= bound:
+            cumulative += filled[at][1]
+            at += 1
         rows.append((str(bound), float(cumulative)))
-    rows.append(("+Inf", float(cumulative + sum(histogram[index:]))))
+    rows.append(("+Inf", float(cumulative + sum(count for _, count in filled[at:]))))
     return rows
 
 

@@ -1,0 +1,129 @@
+"""results/SUMMARY.md: the key figures of every result in one table, made from the JSON and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from loadtests import contestants, report
+
+Document = dict[str, Any]
+Figures = Iterator[tuple[str, str]]
+
+OURS: Final = contestants.ROUTER
+
+
+def read() -> dict[str, Document]:
+    """Every known result that is there, by its name, in the order of the table."""
+    paths = {name: report.RESULTS / f"{name}.json" for name in FIGURES}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
+
+
+def compare(document: Document) -> Figures:
+    of = document["name"].removesuffix("s") if document["name"] == "connections" else "request"
+    found = document["summary"]
+    for name in (name for name in found if name.startswith(OURS)):
+        for base, ratio in found[name]["ratio_to"].items():
+            yield f"{name} ÷ {base}, CPU per {of}", report.shown(ratio, 2)
+    if any(one["errors"]["max"] for one in found.values()):
+        yield "void", "there were errors"
+
+
+def latency(document: Document) -> Figures:
+    for load, found in document["loads"].items():
+        for percentile, added in found["summary"].get(OURS, {}).get("added_us", {}).items():
+            yield f"µs added at {load}, {percentile}", report.shown(added, 0)
+        if found["refused"]:
+            yield f"turns refused at {load}", f"{sum(found['refused'].values())}"
+
+
+def growth(document: Document) -> Figures:
+    for name, one in document["summary"].items():
+        if name != one["beside"]:
+            yield f"{name} ÷ {one['beside']}, CPU per request", report.shown(one["ratio"], 2)
+
+
+def idle(document: Document) -> Figures:
+    for name, one in document["summary"].items():
+        yield f"{name}, bytes per connection", report.shown(one["bytes_each"], 0)
+
+
+def bodies(document: Document) -> Figures:
+    for way, one in document["summary"][OURS].items():
+        if "ratio_to_nginx" in one:
+            yield f"{OURS} ÷ nginx, CPU per GiB {way}", report.shown(one["ratio_to_nginx"], 2)
+
+
+def propagation(document: Document) -> Figures:
+    for workers, one in document["summary"].items():
+        yield (
+            f"ms to {workers} worker{'s' if workers != '1' else ''}",
+            f"p50 {one['p50_ms']:.1f}, p99 {one['p99_ms']:.1f} ({one['min_ms']:.1f}–{one['max_ms']:.1f})",
+        )
+    yield "failed requests", f"{sum(one['failed_requests'] for one in document['summary'].values())}"
+
+
+def outage(document: Document) -> Figures:
+    for fault, seconds in document["summary"].items():
+        yield f"Redis {fault}: s from its return until a new weight applies", report.shown(seconds, 2)
+    yield "failed requests", f"{document['failed_requests']} of {document['requests']:,}"
+
+
+def disruption(document: Document) -> Figures:
+    for name, one in document["summary"].items():
+        event, quiet = one["event"], one["quiet"]
+        yield f"{name}: failed requests", report.shown(event["failed"], 0)
+        yield f"{name}: worst ms", f"{report.shown(event['worst_ms'])}, undisturbed {report.shown(quiet['worst_ms'])}"
+
+
+def memory(document: Document) -> Figures:
+    found = document["summary"]
+    for way in ("download", "upload"):
+        yield f"MiB grown, {way} of {found['mib']:.0f} MiB", f"{found[f'{way}_growth_mib']:.1f}"
+
+
+FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
+    "compare": compare,
+    "connections": compare,
+    "latency": latency,
+    "growth": growth,
+    "idle": idle,
+    "bodies": bodies,
+    "propagation": propagation,
+    "outage": outage,
+    "disruption": disruption,
+    "memory": memory,
+}
+
+
+def origin(document: Document) -> str:
+    """When, of which commit, and on what."""
+    machine = document["machine"]
+    cores = f"{machine['cores']} core{'s' if machine['cores'] > 1 else ''}"
+    return f"{document['date'][:10]}, {document['commit']}, {machine['model']}, {cores}"
+
+
+def text(documents: dict[str, Document]) -> str:
+    lines = [
+        "# Summary of the results",
+        "",
+        "Made by `python -m loadtests.plots` from the JSON files beside it; do not edit. Median (range) over rounds.",
+        "",
+        "| result | figures | rounds | date, commit, machine |",
+        "|---|---|---|---|",
+    ]
+    for name, document in documents.items():
+        figures = [f"{what}: {value}" for what, value in FIGURES[name](document)]
+        figures += [f"{peer}: skipped: {' '.join(why.split())}" for peer, why in document.get("skipped", {}).items()]
+        cell = "<br>".join(figures).replace("|", "\\|")
+        lines.append(f"| {name} | {cell} | {document['options'].get('rounds', 1)} | {origin(document)} |")
+    lines += [f"| {name} | not there: `python -m loadtests.{name}` | | |" for name in FIGURES if name not in documents]
+    return "\n".join(lines) + "\n"
+
+
+def write(documents: dict[str, Document]) -> Path:
+    path = report.RESULTS / "SUMMARY.md"
+    path.write_text(text(documents))
+    return path
