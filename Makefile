@@ -3,9 +3,16 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-SCENARIOS := compare connections latency growth idle bodies propagation outage disruption memory
+# The same source as native code: see setup.py.
+COMPILED := $(CURDIR)/build/compiled
+SOURCES  := $(shell find router -name '*.py')
+CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
+DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
+    tests/test_core_rules.py tests/test_proxy.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py
 
-.PHONY: run test test-slow lint bench bench-all lock clean help
+SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption memory
+
+.PHONY: run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -32,16 +39,34 @@ lint: $(VENV)/ready ## ruff, mypy --strict, import rules
 
 test: lint ## everything CI runs
 	$(BIN)/pytest
+	@$(MAKE) --no-print-directory test-compiled
+
+test-compiled: $(VENV)/ready ## the data plane's tests on native code
+	@if $(CAN_COMPILE); then \
+	    $(MAKE) --no-print-directory compiled && PYTHONPATH=$(COMPILED):$(CURDIR) $(BIN)/pytest $(DATA_PLANE_TESTS); \
+	else echo "skipped: the data plane as native code (it needs apt-get install gcc libc6-dev python3-dev)"; fi
+
+$(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
+	rm -rf build
+	RING_ROUTER_COMPILE=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target $(COMPILED) .
+	@PYTHONPATH=$(COMPILED) $(BIN)/ring-router version | grep compiled
+	@touch $@
+
+compiled: $(COMPILED)/ready ## the request's way as native code, in build/compiled (needs a C compiler)
 
 test-slow: $(VENV)/ready ## what takes minutes
 	$(BIN)/pytest -m slow
 
-bench: $(VENV)/bench-ready ## this router beside nginx, HAProxy, Envoy and an aiohttp proxy; plots
-	$(BIN)/python -m loadtests.compare
+bench-build: $(VENV)/bench-ready
+	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory compiled; \
+	    else echo "Measuring the interpreted data plane: no C compiler, or no headers of Python."; fi
+
+bench: bench-build ## this router beside nginx, HAProxy, Envoy and an aiohttp proxy; plots
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m loadtests.compare
 	$(BIN)/python -m loadtests.plots
 
-bench-all: $(VENV)/bench-ready ## every load test one after the other, more than half an hour; plots
-	@trap 'exit 130' INT; failed=; for name in $(SCENARIOS); do \
+bench-all: bench-build ## every load test one after the other, more than half an hour; plots
+	@export PYTHONPATH=$(COMPILED); trap 'exit 130' INT; failed=; for name in $(SCENARIOS); do \
 	    echo; echo "== $$name"; $(BIN)/python -m loadtests.$$name || failed="$$failed $$name"; done; \
 	    $(BIN)/python -m loadtests.plots; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
@@ -51,4 +76,4 @@ lock: ## renew the pinned, hashed requirements (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra bench --constraint requirements-dev.txt pyproject.toml -o requirements-bench.txt
 
 clean: ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .ring-router *.egg-info
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .ring-router *.egg-info

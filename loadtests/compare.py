@@ -18,7 +18,6 @@ def options() -> argparse.Namespace:
     parser = report.parser("This router beside its peers, in one run, interleaved round by round.")
     parser.add_argument("--connections", type=int, default=32, help="keep-alive connections of wrk")
     parser.add_argument("--warmup", type=float, default=3, help="seconds of load before the first round")
-    parser.add_argument("--access-log", choices=("json", "combined"), help="measure the router with its log as well")
     parser.add_argument("--peers", nargs="*", default=contestants.PEERS, choices=contestants.PEERS)
     return parser.parse_args()
 
@@ -28,7 +27,7 @@ def measure_all(asked: argparse.Namespace, load: str, of: str = "request") -> tu
     with Rig() as rig:
         contestants.need("wrk")
         backend = contestants.start_backend(rig)
-        field = contestants.start_all(rig, backend, asked.peers, asked.access_log)
+        field = contestants.start_all(rig, backend, asked.peers, both=True)
         script = rig.write("users.lua", load)
         for contestant in field.contestants.values():
             wrk(script, contestant.port, asked.warmup, asked.connections)

@@ -22,7 +22,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=32, help="connections of wrk at a time")
     parser.add_argument("--warmup", type=float, default=2, help="seconds of load before the first round")
     parser.add_argument("--peers", nargs="*", default=contestants.PEERS, choices=contestants.PEERS)
-    parser.set_defaults(access_log=None)
     return parser.parse_args()
 
 

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from loadtests import report
 from loadtests.peers import configs
 from loadtests.rig import HOST, LOAD_CORE, PROXY_CORE, Child, Rig, RigError, fetch, free_ports, python_module
 
 ROUTER: Final = "router"
+INTERPRETED: Final = "interpreted"
+"""This router without its native code, when the other one has it."""
 PEERS: Final = ("nginx", "haproxy", "envoy", "aiohttp")
 CHECKED_USERS: Final = 400
 
@@ -89,6 +92,7 @@ def start_router(
     services: dict[str, Any],
     name: str = ROUTER,
     access_log: str = "off",
+    interpreted: bool = False,
     **settings: Any,
 ) -> Contestant:
     """This router as it is shipped: control, admin and one worker; Redis absent. All its processes count.
@@ -111,7 +115,8 @@ def start_router(
     url = f"http://{HOST}:{port}/"
     if any(one.get("hosts") for one in services.values()):
         url = f"http://{HOST}:{admin}/live"
-    child = rig.start(name, command, PROXY_CORE, url, discard=access_log != "off")
+    env = {key: value for key, value in os.environ.items() if not interpreted or key != "PYTHONPATH"}
+    child = rig.start(name, command, PROXY_CORE, url, discard=access_log != "off", env=env)
     return Contestant(name, port, child, path, admin)
 
 
@@ -183,13 +188,16 @@ STARTERS: Final[dict[str, Callable[[Rig, int, int], Contestant]]] = {
 
 
 def start_all(
-    rig: Rig, backend: Backend, peers: Sequence[str] = PEERS, log: str | None = None, connections: int | None = None
+    rig: Rig, backend: Backend, peers: Sequence[str] = PEERS, connections: int | None = None, *, both: bool = False
 ) -> Field:
-    """This router and its peers. A peer that is missing, or that does not do the job, is skipped, and it is said."""
+    """This router and its peers. A peer that is missing, or that does not do the job, is skipped, and it is said.
+
+    ``both``: also the router without its native code, when the other one has it.
+    """
     found = Field()
-    routers = [(ROUTER, "off")] + ([(f"{ROUTER}+log", log)] if log else [])
-    for name, access_log in routers:
-        router = start_router(rig, {"shop": service([backend.v1], [backend.v2])}, name, access_log)
+    for name in (ROUTER, INTERPRETED) if both and report.is_compiled() else (ROUTER,):
+        services = {"shop": service([backend.v1], [backend.v2])}
+        router = start_router(rig, services, name, interpreted=name == INTERPRETED)
         check(router)
         found.contestants[name] = router
     for name in peers:

@@ -49,10 +49,19 @@ def _output(*command: str) -> str:
     return done.stdout + done.stderr
 
 
+def is_compiled() -> bool:
+    """Whether the router that is measured has its native code: ``make compiled``, and PYTHONPATH names it."""
+    return "(compiled)" in _router_version()
+
+
+def _router_version() -> str:
+    return _output(str(Path(sys.executable).with_name("ring-router")), "version").strip()
+
+
 def versions(envoy: Path | None = None) -> dict[str, str]:
     """Of everything that takes part."""
-    found = {"python": platform.python_version()}
-    for package in ("ring-router", "uvloop", "httptools", "aiohttp", "msgspec"):
+    found = {"python": platform.python_version(), "ring-router": _router_version().partition(",")[0].partition(" ")[2]}
+    for package in ("uvloop", "aiohttp", "msgspec"):
         found[package] = importlib.metadata.version(package)
     programs = {"nginx": ("nginx", "-v"), "haproxy": ("haproxy", "-v"), "wrk": ("wrk", "-v")}
     if envoy is not None:

@@ -184,7 +184,16 @@ class Rig(contextlib.ExitStack):
         path.write_text(text)
         return path
 
-    def start(self, name: str, command: Sequence[str | Path], core: int, url: str, *, discard: bool = False) -> Child:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        core: int,
+        url: str,
+        *,
+        discard: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> Child:
         """Start a process on a core and wait until it answers ``url`` with 200."""
         output = self.directory / f"{name}.out"
         with output.open("wb") as out:
@@ -194,6 +203,7 @@ class Rig(contextlib.ExitStack):
                 stdout=subprocess.DEVNULL if discard else out,
                 stderr=out,
                 cwd=ROOT,
+                env=env,
                 start_new_session=True,
                 preexec_fn=lambda: _in_child(core),
             )
