@@ -57,7 +57,7 @@ class Downstream:
     """One client connection."""
 
     __slots__ = (
-        "_bare_host", "_body", "_forwarded", "_holds", "_host", "_is_in_head", "_lingers", "_partial", "_unsent",
+        "_body", "_forwarded", "_holds", "_is_in_head", "_lingers", "_partial", "_unsent",
         "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive", "looked_at",
         "plane", "slot", "transport",
     )  # fmt: skip
@@ -80,7 +80,6 @@ class Downstream:
         self._body: BodyReader | None = None
         self._holds = False
         self._lingers = False
-        self._host = self._bare_host = b""
         self._unsent = 0
         self._forwarded = b""
 
@@ -258,11 +257,6 @@ class Downstream:
         elif head.length > 0:
             body = LengthBody(head.length)
 
-        host = head.host
-        if host != self._host:
-            self._host, self._bare_host = host, bare_host(host)
-            self._forwarded = forwarded_by_stranger(self.address, host)
-        head.host = self._bare_host
         snapshot = plane.snapshot
         service = snapshot.find(head.host, head.path) if snapshot is not None else None
         if service is None:
@@ -280,11 +274,12 @@ class Downstream:
 
         request_id = head.request_id or plane.new_request_id()
         lines = head.lines
-        if not host:
+        if not head.authority:
             lines.append(b"Host: " + lane.host)
-        forwarded = self._forwarded
         if self.is_trusted:
-            forwarded = forwarded_by_trusted(head.via_proxy or {}, self.address, host)
+            forwarded = forwarded_by_trusted(head.via_proxy or {}, self.address, head.authority)
+        else:
+            forwarded = self._forwarded + head.authority
         if head.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         lines += (lane.request_lines, forwarded, b"X-Request-Id: " + request_id, b"", b"")
@@ -387,8 +382,9 @@ def _to_origin_form(head: RequestHead) -> None:
     split = split_absolute(start.target)
     if split is None:
         raise FramingError("malformed request target")
-    head.host, target = split
+    head.authority, target = split
+    head.host = bare_host(head.authority)
     head.start = RequestLine(start.method, target, is_http10=start.is_http10)
     head.path = head.start.path
     head.lines[0] = head.start.line
-    replace_field(head.lines, b"host", b"Host: " + head.host)
+    replace_field(head.lines, b"host", b"Host: " + head.authority)

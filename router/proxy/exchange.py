@@ -72,7 +72,8 @@ class Exchange:
     def send(self, first: bytes, is_complete: bool) -> None:
         """Choose an endpoint and send the head with the body bytes that came with it."""
         lane = self.lane
-        lane.meter.decided(lane.reason)
+        lane.decided += 1
+        lane.meter.in_flight += 1
         self.is_request_complete = is_complete
         data = self._head
         if first or (is_complete and self._chunks_request):
@@ -82,16 +83,16 @@ class Exchange:
             self.fail(Failure.NO_ENDPOINT)
             return
         self.endpoint = endpoint
-        upstream = endpoint.borrow()
+        upstream = endpoint.reserve.borrow()
         if upstream is None:
             self._outgoing = [data]
             self._connect(endpoint)
         else:
             self.upstream = upstream
             self.is_request_sent = is_complete
-            upstream.begin(self, data)
+            upstream.begin(self, endpoint, data)
 
-    def _send_held(self, upstream: Upstream) -> None:
+    def _send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
         """Send what waited for a connection."""
         data = b"".join(self._outgoing or ())
         self._outgoing = None
@@ -100,7 +101,7 @@ class Exchange:
         self.sent_at = monotonic()
         # Before the write: if it fills the connection, reading is held again at once, and must stay so.
         self.downstream.release_reading()
-        upstream.begin(self, data)
+        upstream.begin(self, endpoint, data)
 
     def request_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing."""
@@ -155,7 +156,7 @@ class Exchange:
                 upstream.uses = 1  # it will have waited: as likely to be dead as any other kept connection
                 upstream.rest_in_pool()
                 return
-            self._send_held(upstream)
+            self._send_held(upstream, endpoint)
             return
         if self.is_finished:
             return
@@ -165,11 +166,11 @@ class Exchange:
             self.fail(failure)
             return
         self.endpoint = other
-        warm = other.borrow()
+        warm = other.reserve.borrow()
         if warm is None:
             self._connect(other)
         else:
-            self._send_held(warm)
+            self._send_held(warm, other)
 
     def upstream_lost(self, kind: str) -> None:
         """The endpoint's connection ended before the response did. ``kind`` is ``reset`` or ``protocol``."""
@@ -208,7 +209,7 @@ class Exchange:
         downstream, lane = self.downstream, self.lane
         self._status = status = head.status
         now = monotonic()
-        lane.meter.upstream.add(now - self.sent_at)
+        lane.meter.answered(now - self.sent_at)
         lines = head.lines
         if self.minted:
             self._set_cookie(lines)

@@ -25,6 +25,7 @@ from router.proxy.forwarding import (
     REQUEST_ID,
     REQUEST_KINDS,
     RESPONSE_KINDS,
+    bare_host,
     connection_options,
 )
 from router.proxy.framing import FramingError, content_length
@@ -113,10 +114,11 @@ class StatusLine:
 class Field:
     """A field line that does more than pass. ``name`` is in lower case.
 
-    ``line`` is how it is passed on, if it is; None for as it came. ``length`` is that of a Content-Length.
+    ``line`` is how it is passed on, if it is; None for as it came. ``length`` is that of a Content-Length, ``host`` the
+    bare host of a Host.
     """
 
-    __slots__ = ("is_wanted", "kind", "length", "line", "name", "value")
+    __slots__ = ("host", "is_wanted", "kind", "length", "line", "name", "value")
 
     def __init__(self, kind: int, name: bytes, value: bytes, line: bytes | None, is_wanted: bool) -> None:
         self.kind = kind
@@ -125,6 +127,7 @@ class Field:
         self.line = line
         self.is_wanted = is_wanted
         self.length = content_length(value) if kind == LENGTH else -1
+        self.host = bare_host(value) if kind == HOST else b""
 
 
 def judge_request_line(line: bytes) -> RequestLine:
@@ -176,14 +179,15 @@ class FieldJudge:
 class RequestHead(Request):
     """A request head, sorted: what passes, what frames, what the decision may look at.
 
-    ``lines`` are the request line and the fields to pass on, normalised, without their line ends. ``host`` is as the
-    client wrote it until the connection has made it bare. ``via_proxy`` holds X-Forwarded-* by their lower-case names.
+    ``lines`` are the request line and the fields to pass on, normalised, without their line ends. ``authority`` is the
+    Host as the client wrote it. ``via_proxy`` holds X-Forwarded-* by their lower-case names.
     """
 
-    __slots__ = ("chunked", "connection", "length", "lines", "request_id", "start", "via_proxy")
+    __slots__ = ("authority", "chunked", "connection", "length", "lines", "request_id", "start", "via_proxy")
 
     def __init__(self, start: RequestLine, lines: list[bytes]) -> None:
         self.host = b""
+        self.authority = b""
         self.path = start.path
         self.headers = {}
         self.cookie = b""
@@ -227,7 +231,8 @@ class RequestReader:
                 if has_host:
                     raise FramingError("more than one Host")
                 has_host = True
-                head.host = field.value
+                head.host = field.host
+                head.authority = field.value
             elif kind == COOKIE:
                 head.cookie = head.cookie + b"; " + field.value if head.cookie else field.value
             elif kind == LENGTH:

@@ -14,10 +14,10 @@ from random import Random
 from typing import Any, cast
 
 from router.core.snapshot import Decision, Service, Snapshot
-from router.core.spec import ListenerSpec, SnapshotSpec
+from router.core.spec import EndpointSpec, ListenerSpec, SnapshotSpec
 from router.proxy.downstream import Downstream
 from router.proxy.heads import RequestReader
-from router.proxy.pool import Endpoint, VersionPool
+from router.proxy.pool import Endpoint, Reserve, VersionPool
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog, json_lane
 from router.telemetry.counters import EndpointCounters, EndpointKey, RingKey, WorkerCounters, read_meters
@@ -28,8 +28,8 @@ class Lane:
     """Everything a request needs once its decision is made, ready as bytes. One per decision of a service."""
 
     __slots__ = (
-        "anonymous_cookie", "host", "json", "meter", "pool", "reason", "request_lines", "response_lines", "ring",
-        "service", "version", "words",
+        "anonymous_cookie", "decided", "host", "json", "meter", "pool", "reason", "request_lines", "response_lines",
+        "ring", "service", "version", "words",
     )  # fmt: skip
 
     def __init__(self, service: Service, decision: Decision, pool: VersionPool, meter: RingMeter) -> None:
@@ -41,6 +41,8 @@ class Lane:
         self.json = json_lane(self.service, self.ring, self.version, self.reason)
         self.pool = pool
         self.meter = meter
+        self.decided = 0
+        """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
         self.anonymous_cookie = service.anonymous_cookie
         self.host = pool.endpoints[0].spec.address.encode()
         """What a client of HTTP/1.0 that names no host is taken to have asked for."""
@@ -69,6 +71,7 @@ class DataPlane:
         self._random = Random()
         self._chance = Random().random
         self._endpoints: dict[EndpointKey, Endpoint] = {}
+        self._reserves: dict[EndpointSpec, Reserve] = {}
         self._connections: set[Downstream] = set()
         self._trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
         self._id_prefix = os.urandom(6).hex().encode()
@@ -92,8 +95,12 @@ class DataPlane:
         trusted = tuple(ipaddress.ip_network(cidr) for cidr in spec.listener.trusted_proxies)
         for key, endpoint in self._endpoints.items():
             if key not in endpoints:
-                endpoint.retire()
+                endpoint.counters.active = endpoint.counters.idle = 0
+        self._count_decisions()
         self._endpoints = endpoints
+        named = {endpoint.spec for endpoint in endpoints.values()}
+        for spec_left in self._reserves.keys() - named:
+            self._reserves.pop(spec_left).close()
         self.snapshot, self.lanes, self.listener = snapshot, lanes, spec.listener
         if snapshot.wanted_headers != self.reader.wanted:
             self.reader = RequestReader(snapshot.wanted_headers)
@@ -108,9 +115,10 @@ class DataPlane:
             members = []
             for spec in version.endpoints:
                 key = (service.spec.name, version.name, spec.address)
-                endpoint = self._endpoints.get(key) or Endpoint(
-                    spec, self._endpoint_counters.setdefault(key, EndpointCounters())
-                )
+                endpoint = self._endpoints.get(key)
+                if endpoint is None:
+                    counters = self._endpoint_counters.setdefault(key, EndpointCounters())
+                    endpoint = Endpoint(spec, counters, self._reserves.setdefault(spec, Reserve()))
                 endpoints[key] = endpoint
                 members.append(endpoint)
             pools[version.name] = VersionPool(tuple(members), service.spec.timeouts)
@@ -164,11 +172,19 @@ class DataPlane:
         """The router answered a request itself, before it had a ring."""
         self._router_answers[word] = self._router_answers.get(word, 0) + 1
 
+    def _count_decisions(self) -> None:
+        for lanes in self.lanes:
+            for lane in lanes:
+                if lane.decided:
+                    lane.meter.decided(lane.reason, lane.decided)
+                    lane.decided = 0
+
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
+        self._count_decisions()
         for endpoint in self._endpoints.values():
             endpoint.counters.active = endpoint.active
-            endpoint.counters.idle = len(endpoint.idle)
+            endpoint.counters.idle = len(endpoint.reserve.idle)
         return WorkerCounters(
             rings=read_meters(self._meters, whole=whole),
             endpoints=self._endpoint_counters,
@@ -194,5 +210,5 @@ class DataPlane:
         self.wheel.stop()
         for downstream in tuple(self._connections):
             downstream.transport.abort()
-        for endpoint in self._endpoints.values():
-            endpoint.retire()
+        for reserve in self._reserves.values():
+            reserve.close()

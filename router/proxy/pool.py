@@ -15,21 +15,18 @@ IDLE_SECONDS: Final = 4.0
 """How long an idle connection is kept: below the 5 s at which common backends close theirs, like linkerd's 3 s."""
 
 
-class Endpoint:
-    """One address of a version, with its idle connections (last in, first out) and those in use."""
+class Reserve:
+    """The idle connections to one address, last in, first out; shared by all services and versions that have it there.
 
-    __slots__ = ("active", "address", "counters", "idle", "is_retired", "spec")
+    A connection belongs to nobody between two requests, and a thousand services in front of one backend need no more of
+    them than one does.
+    """
 
-    def __init__(self, spec: EndpointSpec, counters: EndpointCounters) -> None:
-        self.spec = spec
-        self.address = spec.address.encode()
-        self.counters = counters
+    __slots__ = ("idle", "is_closed")
+
+    def __init__(self) -> None:
         self.idle: list[Upstream] = []
-        self.active = 0
-        self.is_retired = False
-
-    def __repr__(self) -> str:
-        return f"<Endpoint {self.spec.address} active={self.active} idle={len(self.idle)}>"
+        self.is_closed = False
 
     def borrow(self) -> Upstream | None:
         """A warm connection, or None when a new one has to be made."""
@@ -39,13 +36,28 @@ class Endpoint:
                 return upstream
         return None
 
-    def retire(self) -> None:
-        """No snapshot names this endpoint any more: close what is idle, let what is in use finish."""
-        self.is_retired = True
-        self.counters.active = self.counters.idle = 0
+    def close(self) -> None:
+        """No snapshot names this address any more: close what is idle, let what is in use finish."""
+        self.is_closed = True
         idle, self.idle = self.idle, []
         for upstream in idle:
             upstream.close()
+
+
+class Endpoint:
+    """One address of one version of one service."""
+
+    __slots__ = ("active", "address", "counters", "reserve", "spec")
+
+    def __init__(self, spec: EndpointSpec, counters: EndpointCounters, reserve: Reserve) -> None:
+        self.spec = spec
+        self.address = spec.address.encode()
+        self.counters = counters
+        self.reserve = reserve
+        self.active = 0
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.spec.address} active={self.active} idle={len(self.reserve.idle)}>"
 
     def failed(self, kind: str) -> None:
         self.counters.failures[kind] = self.counters.failures.get(kind, 0) + 1

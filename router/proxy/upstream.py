@@ -26,11 +26,11 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class Upstream:
-    """One connection to one endpoint."""
+    """One connection to one address; ``endpoint`` is the one it is lent to, or was lent to last."""
 
     __slots__ = (
-        "_body", "_keep_alive", "_partial", "_wheel", "deadline", "endpoint", "exchange", "is_closed", "is_paused",
-        "looked_at", "slot", "transport", "uses",
+        "_body", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint", "exchange", "is_closed",
+        "is_paused", "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -44,6 +44,7 @@ class Upstream:
         self.deadline = NEVER
         self.slot = -1
         self.looked_at = NEVER
+        self._reserve = endpoint.reserve
         self._wheel = wheel
         self._partial = bytearray()
         self._body: BodyReader | None = None
@@ -55,10 +56,11 @@ class Upstream:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange, data: bytes) -> None:
+    def begin(self, exchange: Exchange, endpoint: Endpoint, data: bytes) -> None:
         """Lend this connection to an exchange and send the request head with the body bytes there are."""
         self.exchange = exchange
-        self.endpoint.active += 1
+        self.endpoint = endpoint
+        endpoint.active += 1
         self.uses += 1
         self.deadline = NEVER
         self.transport.write(data)
@@ -77,13 +79,13 @@ class Upstream:
 
     def rest_in_pool(self) -> None:
         """Wait for the next request, unless nobody will ever ask."""
-        if self.endpoint.is_retired or self.is_closed:
+        if self._reserve.is_closed or self.is_closed:
             self.close()
             return
         self.deadline = deadline = monotonic() + IDLE_SECONDS
         if deadline < self.looked_at:
             self._wheel.sooner(self)
-        self.endpoint.idle.append(self)
+        self._reserve.idle.append(self)
 
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
@@ -97,8 +99,8 @@ class Upstream:
         exchange = self.exchange
         if exchange is None:
             # Idle: `borrow` skips closed connections, but one that nobody borrows must not stay in the list.
-            if not was_closed and self in self.endpoint.idle:
-                self.endpoint.idle.remove(self)
+            if not was_closed and self in self._reserve.idle:
+                self._reserve.idle.remove(self)
             return
         self._settle()
         if exc is None and isinstance(self._body, UntilClose):
@@ -109,8 +111,8 @@ class Upstream:
     def on_deadline(self, now: float) -> None:
         """Idle for too long."""
         if self.exchange is None and not self.is_closed:
-            if self in self.endpoint.idle:
-                self.endpoint.idle.remove(self)
+            if self in self._reserve.idle:
+                self._reserve.idle.remove(self)
             self.close()
 
     def pause_writing(self) -> None:

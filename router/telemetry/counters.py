@@ -72,12 +72,11 @@ def read_meters(meters: Mapping[RingKey, RingMeter], *, whole: bool) -> dict[Rin
     for key, meter in meters.items():
         if not (meter.has_moved or whole):
             continue
-        meter.has_moved = False
+        success, error, upstream = meter.read(whole=whole)
         found[key] = RingCounters(
-            dict(meter.codes), dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
-            meter.client_aborts, meter.retries, meter.duration_success.read(whole=whole),
-            meter.duration_error.read(whole=whole), meter.upstream.read(whole=whole), meter.duration_success.seconds,
-            meter.duration_error.seconds, meter.upstream.seconds,
+            meter.codes, dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
+            meter.client_aborts, meter.retries, success, error, upstream, meter.success_seconds, meter.error_seconds,
+            meter.upstream_seconds,
         )  # fmt: skip
     return found
 
