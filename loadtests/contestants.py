@@ -150,10 +150,22 @@ def _start(rig: Rig, name: str, command: Sequence[str | Path], port: int) -> Con
     return Contestant(name, port, rig.start(name, command, PROXY_CORE, f"http://{HOST}:{port}/"))
 
 
-def start_nginx(rig: Rig, v1: int, v2: int, connections: int = 8192, workers: int = 1) -> Contestant:
+def start_nginx(
+    rig: Rig,
+    v1: int | Sequence[int],
+    v2: int | Sequence[int],
+    connections: int = 8192,
+    workers: int = 1,
+    hosts: Sequence[str] = ("",),
+    name: str = "nginx",
+) -> Contestant:
     (port,) = free_ports(1)
-    config = rig.write("nginx.conf", configs.nginx(rig.directory, port, v1, v2, connections, workers))
-    nginx = _start(rig, "nginx", [_program("nginx"), "-c", config], port)
+    directory = rig.directory / f"{name}.d"
+    directory.mkdir()
+    directory.chmod(0o777)
+    ports = [[one] if isinstance(one, int) else one for one in (v1, v2)]
+    config = rig.write(f"{name}.conf", configs.nginx(directory, port, *ports, connections, workers, hosts))
+    nginx = _start(rig, name, [_program("nginx"), "-c", config], port)
     nginx.config = config
     return nginx
 

@@ -1,4 +1,7 @@
-"""CPU per request as the set-up grows: services, endpoints, rings with their rules. Each beside its smallest."""
+"""CPU per request as the set-up grows: services, endpoints, rings with their rules. Each beside its smallest.
+
+nginx grows beside it, since a part of that is the machine's: what was not used lately is not in its caches.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,15 @@ RULES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration, the hosts its load asks for, and the set-up it is compared with."""
+    """A configuration, the hosts its load asks for, and the set-up it is compared with.
+
+    ``nginx``: how many endpoints a version has, when it is nginx that runs and not this router.
+    """
 
     services: dict[str, Any]
     hosts: tuple[str, ...]
     beside: str
+    nginx: int = 0
 
 
 def options() -> argparse.Namespace:
@@ -57,6 +64,10 @@ def setups(v1: list[int], v2: list[int]) -> dict[str, Setup]:
         f"{ENDPOINTS} endpoints": Setup({"shop": contestants.service(v1, v2)}, host, "1 endpoint"),
         few: Setup({"shop": with_rings(one, RINGS[0])}, host, few),
         most: Setup({"shop": with_rings(one, RINGS[1])}, host, few),
+        # Sockets that were not used lately cost every proxy more: what of the growth is not this router's doing.
+        "nginx, 1": Setup({}, host, "nginx, 1", nginx=1),
+        f"nginx, {SERVICES} services": Setup({}, many, "nginx, 1", nginx=1),
+        f"nginx, {ENDPOINTS} endpoints": Setup({}, host, "nginx, 1", nginx=ENDPOINTS),
     }
 
 
@@ -71,7 +82,12 @@ def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
         routers, scripts = {}, {}
         chosen = setups(v1, v2)
         for number, (name, setup) in enumerate(chosen.items()):
-            routers[name] = contestants.start_router(rig, setup.services, f"router-{number}")
+            if setup.nginx:
+                hosts = setup.hosts if len(setup.hosts) > 1 else ("",)
+                some = (v1[: setup.nginx], v2[: setup.nginx])
+                routers[name] = contestants.start_nginx(rig, *some, hosts=hosts, name=f"nginx-{number}")
+            else:
+                routers[name] = contestants.start_router(rig, setup.services, f"router-{number}")
             scripts[name] = rig.write(f"{number}.lua", lua(setup.hosts))
         for name, router in routers.items():
             wrk(scripts[name], router.port, 3, asked.connections)

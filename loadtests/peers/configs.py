@@ -37,7 +37,40 @@ http {{
 """
 
 
-def nginx(directory: Path, port: int, v1: int, v2: int, connections: int = 8192, workers: int = 1) -> str:
+def nginx(
+    directory: Path,
+    port: int,
+    v1: Sequence[int],
+    v2: Sequence[int],
+    connections: int = 8192,
+    workers: int = 1,
+    hosts: Sequence[str] = ("",),
+) -> str:
+    """``hosts``: a service each, with versions (and their connections) of its own."""
+    upstreams = servers = ""
+    for number, host in enumerate(hosts):
+        for version, ports in (("v1", v1), ("v2", v2)):
+            members = " ".join(f"server {HOST}:{one};" for one in ports)
+            keepalive = max(64, 4 * len(ports))
+            upstreams += f"""
+  upstream {version}-{number} {{
+    random two least_conn; {members} keepalive {keepalive}; keepalive_requests 1000000000;
+  }}"""
+        servers += f"""
+  server {{
+    listen {HOST}:{port}{" backlog=4096" if number == 0 else ""};
+    server_name "{host}";
+    location / {{
+      proxy_pass http://$version-{number};
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Ring $ring;
+      proxy_request_buffering off;
+      proxy_max_temp_file_size 0;
+    }}
+  }}"""
     return f"""worker_processes {workers};
 daemon off;
 pid {directory}/nginx.pid;
@@ -47,28 +80,14 @@ http {{
   access_log off;
   keepalive_requests 1000000000;
   keepalive_timeout 300s;
+  server_names_hash_max_size 8192;
   client_max_body_size 0;
   client_body_temp_path {directory}/nginx-body;
   proxy_temp_path {directory}/nginx-proxy;
   split_clients "$http_x_user_id" $by_hash {{ 5% canary; 20% early; * everyone; }}
   map $cookie_ring $by_cookie {{ canary canary; default $by_hash; }}
   map $http_x_ring $ring {{ canary canary; default $by_cookie; }}
-  map $ring $version {{ everyone v1; default v2; }}
-  upstream v1 {{ server {HOST}:{v1}; keepalive 64; keepalive_requests 1000000000; }}
-  upstream v2 {{ server {HOST}:{v2}; keepalive 64; keepalive_requests 1000000000; }}
-  server {{
-    listen {HOST}:{port} backlog=4096;
-    location / {{
-      proxy_pass http://$version;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Ring $ring;
-      proxy_request_buffering off;
-      proxy_max_temp_file_size 0;
-    }}
-  }}
+  map $ring $version {{ everyone v1; default v2; }}{upstreams}{servers}
 }}
 """
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from router.telemetry.meters import RingMeter
 
@@ -66,12 +66,19 @@ class WorkerCounters:
         return self.endpoints.setdefault(key, EndpointCounters())
 
 
-def read_meters(meters: Mapping[RingKey, RingMeter], *, whole: bool) -> dict[RingKey, RingCounters]:
-    """The rings that moved since the last reading, and of their histograms the buckets that did; or everything."""
+REPORTED_RINGS: Final = 1000
+"""Rings in one report at the most: some 10 ms of the worker's time. The others follow in the next ones."""
+
+
+def read_meters(meters: dict[RingKey, RingMeter], *, whole: bool) -> dict[RingKey, RingCounters]:
+    """The rings that moved since the last reading, and of their histograms the buckets that did; or everything.
+
+    ``meters`` is kept in the order of their last reading, so that those that did not fit come first the next time.
+    """
     found: dict[RingKey, RingCounters] = {}
-    for key, meter in meters.items():
-        if not (meter.has_moved or whole):
-            continue
+    moved = [key for key, meter in meters.items() if meter.has_moved or whole]
+    for key in moved if whole else moved[:REPORTED_RINGS]:
+        meter = meters[key] = meters.pop(key)
         success, error, upstream = meter.read(whole=whole)
         found[key] = RingCounters(
             meter.codes, dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
@@ -86,9 +93,10 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     for key, ring in report.rings.items():
         before = known.rings.get(key)
         if before is not None:
-            ring.duration_success = before.duration_success | ring.duration_success
-            ring.duration_error = before.duration_error | ring.duration_error
-            ring.upstream = before.upstream | ring.upstream
+            for name in ("duration_success", "duration_error", "upstream"):
+                histogram = getattr(before, name)
+                histogram.update(getattr(ring, name))
+                setattr(ring, name, histogram)
         known.rings[key] = ring
     report.rings = known.rings
     return report

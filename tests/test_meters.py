@@ -1,0 +1,113 @@
+"""Counting: whatever happens between two reports, control knows it after the next ones, exactly and never twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.telemetry.counters import (
+    REPORTED_RINGS,
+    RingCounters,
+    RingKey,
+    WorkerCounters,
+    apply_report,
+    fold,
+    read_meters,
+)
+from router.telemetry.messages import pack_counters, unpack_counters
+from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, upper_edge_seconds
+
+KEYS: list[RingKey] = [("shop", ring, "v1") for ring in ("canary", "early", "everyone")]
+REQUESTS = st.tuples(
+    st.sampled_from(KEYS),
+    st.sampled_from([200, 200, 404, 499, 503]),
+    st.floats(0, 100),
+    st.floats(0, 100),
+)
+
+
+def happen(meter: RingMeter, status: int, upstream: float, duration: float) -> None:
+    meter.decided("hash", 1)
+    meter.in_flight += 1
+    meter.answered(upstream)
+    meter.finished(status, duration, 3, 5, status >= 500)
+
+
+def sent(meters: dict[RingKey, RingMeter], *, whole: bool) -> WorkerCounters:
+    """A report as it arrives in control."""
+    return unpack_counters(pack_counters(WorkerCounters(rings=read_meters(meters, whole=whole))))
+
+
+@given(st.lists(st.one_of(REQUESTS, st.sampled_from(["report", "report twice", "control restarts"]))))
+def test_control_knows_what_happened_whatever_is_reported_when(events: list[object]) -> None:
+    meters = {key: RingMeter() for key in KEYS}
+    known, is_first = WorkerCounters(), True
+    truth: dict[RingKey, list[tuple[int, float, float]]] = {key: [] for key in KEYS}
+    for event in [*events, "report"]:
+        match event:
+            case "report":
+                known, is_first = apply_report(known, sent(meters, whole=is_first)), False
+            case "report twice":
+                report = sent(meters, whole=is_first)
+                again = unpack_counters(pack_counters(report))
+                known, is_first = apply_report(apply_report(known, report), again), False
+            case "control restarts":
+                known, is_first = WorkerCounters(), True
+            case (key, status, upstream, duration):
+                happen(meters[key], status, upstream, duration)
+                truth[key].append((status, upstream, duration))
+    for key, requests in truth.items():
+        ring = known.rings.get(key, RingCounters())
+        assert sum(ring.codes.values()) == sum(ring.reasons.values()) == len(requests)
+        assert ring.in_flight == 0
+        assert (ring.request_bytes, ring.response_bytes) == (3 * len(requests), 5 * len(requests))
+        for histogram, durations in (
+            (ring.upstream, [upstream for _, upstream, _ in requests]),
+            (ring.duration_success, [duration for status, _, duration in requests if status < 500]),
+            (ring.duration_error, [duration for status, _, duration in requests if status >= 500]),
+        ):
+            expected: dict[int, int] = {}
+            for duration in durations:
+                expected[histogram_index(duration)] = expected.get(histogram_index(duration), 0) + 1
+            assert histogram == expected
+
+
+def test_more_rings_than_fit_into_a_report_are_all_known_after_a_few() -> None:
+    count = 2 * REPORTED_RINGS + 1
+    meters = {(f"service-{i}", "everyone", "v1"): RingMeter() for i in range(count)}
+    known = apply_report(WorkerCounters(), sent(meters, whole=True))
+    for _ in range(3):
+        for meter in meters.values():
+            happen(meter, 200, 0.1, 0.2)
+        known = apply_report(known, sent(meters, whole=False))
+    assert all(sum(ring.codes.values()) >= 1 for ring in known.rings.values())
+    for _ in range(2):
+        known = apply_report(known, sent(meters, whole=False))
+    assert all(ring.codes == {200: 3} for ring in known.rings.values())
+    assert len(known.rings) == count
+
+
+@given(st.lists(REQUESTS), st.lists(REQUESTS))
+def test_workers_add_up(
+    one: list[tuple[RingKey, int, float, float]], other: list[tuple[RingKey, int, float, float]]
+) -> None:
+    total = WorkerCounters()
+    both: dict[RingKey, RingMeter] = {}
+    for requests in (one, other):
+        meters: dict[RingKey, RingMeter] = {}
+        for key, status, upstream, duration in requests:
+            happen(meters.setdefault(key, RingMeter()), status, upstream, duration)
+            happen(both.setdefault(key, RingMeter()), status, upstream, duration)
+        fold(total, sent(meters, whole=True), gauges=True)
+    expected = read_meters(both, whole=True)
+    assert {key: (ring.codes, ring.upstream) for key, ring in total.rings.items()} == {
+        key: (ring.codes, ring.upstream) for key, ring in expected.items()
+    }
+
+
+@given(st.floats(1e-6, 4000))
+def test_a_bucket_says_a_duration_to_within_four_and_a_half_percent(seconds: float) -> None:
+    index = histogram_index(seconds)
+    assert 0 <= index < HISTOGRAM_BUCKETS
+    assert seconds <= upper_edge_seconds(index) * (1 + 1e-9)
+    assert upper_edge_seconds(index) <= seconds * 1.0443 * (1 + 1e-9)
