@@ -8,7 +8,7 @@ COMPILED := $(CURDIR)/build/compiled
 SOURCES  := $(shell find router -name '*.py')
 CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
-    tests/test_core_rules.py tests/test_proxy.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py
+    tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py
 
 SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption memory
 
@@ -43,7 +43,8 @@ test: lint ## everything CI runs
 
 test-compiled: $(VENV)/ready ## the data plane's tests on native code
 	@if $(CAN_COMPILE); then \
-	    $(MAKE) --no-print-directory compiled && PYTHONPATH=$(COMPILED):$(CURDIR) $(BIN)/pytest $(DATA_PLANE_TESTS); \
+	    $(MAKE) --no-print-directory compiled && RING_ROUTER_TESTS=compiled PYTHONPATH=$(COMPILED):$(CURDIR) \
+	        $(BIN)/pytest --import-mode=append $(DATA_PLANE_TESTS); \
 	else echo "skipped: the data plane as native code (it needs apt-get install gcc libc6-dev python3-dev)"; fi
 
 $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)

@@ -1,7 +1,8 @@
 """The part of the build that TOML cannot say: the request's way as native code, when that is asked for.
 
-``RING_ROUTER_COMPILE=1 pip wheel .`` (or ``make compiled``) compiles the modules below with mypyc, which needs a C
-compiler and Python's headers. They are the same files that run interpreted without it: one source, two speeds.
+``RING_ROUTER_COMPILE=1 pip wheel --no-build-isolation .`` (or ``make compiled``) compiles the modules below with mypyc,
+which needs mypy, a C compiler and Python's headers. They are the same files that run interpreted without it: one
+source, two speeds.
 """
 
 import os

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 import uvloop
 
+from router.proxy import heads
 from tests.redis_fixture import redis_client, redis_server, state_dir
 
 __all__ = ["redis_client", "redis_server", "state_dir"]
+
+
+if os.environ.get("RING_ROUTER_TESTS") == "compiled":
+    assert not heads.__file__.endswith(".py"), f"this is not the native code: {heads.__file__}"
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,8 @@ async def running_plane(spec: SnapshotSpec) -> AsyncIterator[RunningPlane]:
         task.add_done_callback(tasks.discard)
         return task
 
+    raised: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: raised.append(context))
     plane = DataPlane(loop, spawn)
     plane.install(spec)
     server = await loop.create_server(plane.accept, "127.0.0.1", 0)
@@ -94,6 +96,8 @@ async def running_plane(spec: SnapshotSpec) -> AsyncIterator[RunningPlane]:
         plane.close()
         for task in tuple(tasks):
             task.cancel()
+        loop.set_exception_handler(None)
+    assert not raised, raised
 
 
 @asynccontextmanager

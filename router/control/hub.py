@@ -123,15 +123,22 @@ class Hub:
                 worker.is_connected, worker.writer = False, None
             writer.close()
 
+    def _keep_folded(self) -> None:
+        temporary = self._runtime / (FOLDED_FILE + ".new")
+        try:
+            temporary.write_bytes(pack_counters(self._folded))
+            os.replace(temporary, self._runtime / FOLDED_FILE)
+        except OSError as error:
+            self._log.error(f"counters of a dead worker are kept in memory alone: {error}")
+
     def _welcome(self, slot: int, pid: int, writer: asyncio.StreamWriter) -> WorkerState:
         known = self.workers.get(slot)
         if known is None or known.pid != pid:
-            if known is not None:
-                fold(self._folded, known.counters, gauges=False)
-                temporary = self._runtime / (FOLDED_FILE + ".new")
-                temporary.write_bytes(pack_counters(self._folded))
-                os.replace(temporary, self._runtime / FOLDED_FILE)
-            known = self.workers[slot] = WorkerState(slot, pid)
+            dead, known = known, WorkerState(slot, pid)
+            self.workers[slot] = known
+            if dead is not None:
+                fold(self._folded, dead.counters, gauges=False)
+                self._keep_folded()
         known.writer, known.is_connected = writer, True
         if self.spec is not None:
             writer.write(frame(Install(self.spec)))

@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar, assert_never
 from router.core.spec import ConditionSpec
 
 _OPTIONAL_WHITESPACE: Final = b" \t"
+_SEMICOLON: Final = 0x3B
 
 
 class Request:
@@ -48,7 +49,10 @@ def cookie_value(field: bytes, name: bytes) -> bytes | None:
     needle = name + b"="
     at = field.find(needle)
     while at >= 0:
-        if at == 0 or field[:at].rstrip(_OPTIONAL_WHITESPACE).endswith(b";"):
+        before = at - 1
+        while before >= 0 and field[before] in _OPTIONAL_WHITESPACE:
+            before -= 1
+        if before < 0 or field[before] == _SEMICOLON:
             end = field.find(b";", at)
             value = field[at + len(needle) : end if end >= 0 else len(field)].strip(_OPTIONAL_WHITESPACE)
             return value[1:-1] if len(value) >= 2 and value[:1] == value[-1:] == b'"' else value

@@ -69,8 +69,10 @@ class Service:
 class Snapshot:
     """All services, and the road from a host and a path to one of them."""
 
-    __slots__ = ("_anywhere", "_elsewhere", "_exact", "_whole", "_wildcard", "generation", "services", "spec",
-                 "wanted_headers")  # fmt: skip
+    __slots__ = (
+        "_anywhere", "_deepest", "_elsewhere", "_exact", "_whole", "_wildcard", "generation", "services", "spec",
+        "wanted_headers",
+    )  # fmt: skip
 
     def __init__(self, spec: SnapshotSpec) -> None:
         self.spec = spec
@@ -85,13 +87,15 @@ class Snapshot:
             for table in tables:
                 for path in service.spec.paths or ("/",):
                     table.setdefault(path.rstrip("/").encode(), service)
+        tables = [*self._exact.values(), *self._wildcard.values(), self._anywhere]
+        self._deepest = max((len(path) for table in tables for path in table), default=0)
         self._whole = {host: _sole(table) for host, table in self._exact.items()}
         """Host → its service, or None where that is a question of the path."""
         self._elsewhere = None if self._wildcard else _sole(self._anywhere)
         """The service of every other host, or None where it takes a closer look."""
 
     def _table(self, host: str) -> dict[bytes, Service]:
-        name = host.lower().encode()
+        name = host.lower().strip("[]").encode()
         if name == b"*":
             return self._anywhere
         if name.startswith(b"*."):
@@ -107,6 +111,10 @@ class Snapshot:
         whole = self._whole.get(host, self._elsewhere)
         if whole is not None:
             return whole
+        if len(path) > self._deepest:
+            # What is longer than every configured path matters only up to the segment that goes beyond.
+            path = path[: self._deepest + 1]
+            path = path[: path.rfind(b"/")]
         table = self._exact.get(host)
         if table is not None and (found := _longest(table, path)) is not None:
             return found

@@ -133,7 +133,7 @@ class Parent:
                 lived = now - child.started_at
                 child.deaths = 0 if lived > STABLE_SECONDS else child.deaths + 1
                 first, longest = RESTART_SECONDS
-                wait = first if child.deaths <= 1 else min(longest, 0.1 * 2.0**child.deaths)
+                wait = first if child.deaths <= 1 else min(longest, 0.1 * 2.0 ** min(child.deaths, 10))
                 child.process, child.start_at = None, now + wait
                 self.restarts += 1
                 self._log.error(

@@ -107,12 +107,12 @@ class Worker:
         plane.install(spec)
         log = plane.access_log
         if (log.form if log is not None else "off") != spec.access_log:
-            dropped = log.dropped if log is not None else 0
             if log is not None:
+                plane.lines_dropped = log.dropped
                 log.close()
             plane.access_log = None
             if spec.access_log != "off":
-                plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, dropped)
+                plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, plane.lines_dropped)
         if self._server is None and not self._terms:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             gc.collect()
@@ -139,7 +139,7 @@ class Worker:
                 failures += 1
             if self._server is None and failures > 1:
                 await self._install_left_behind()
-            await asyncio.sleep(self._random.uniform(0, min(longest, delay * 2**failures)))
+            await asyncio.sleep(self._random.uniform(0, min(longest, delay * 2 ** min(failures, 10))))
 
     async def _install_left_behind(self) -> None:
         with contextlib.suppress(OSError, msgspec.DecodeError):

@@ -7,7 +7,6 @@ the exchange. Requests that arrive while one is in flight wait unread (pipelinin
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
 from time import monotonic
@@ -18,7 +17,6 @@ from router.core.hashing import UserKey
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import (
-    bare_host,
     forwarded_by_stranger,
     forwarded_by_trusted,
     keeps_alive,
@@ -26,11 +24,14 @@ from router.proxy.forwarding import (
 )
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody
 from router.proxy.heads import (
+    BARE_LF,
     RefusedMethodError,
     RequestHead,
     RequestLine,
+    TooManyFieldsError,
     UnknownCodingError,
     UnknownVersionError,
+    checked_host,
     replace_field,
 )
 from router.proxy.wheel import NEVER
@@ -42,13 +43,13 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of a request head. HAProxy's default buffer holds 16 KiB, nginx's four of 8 KiB, Envoy's 60 KiB."""
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused upload is read and thrown away, so that the answer is not lost to a reset."""
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _CR: Final = 13
 _LF: Final = 10
 _REFUSALS: Final = {
     UnknownCodingError: Failure.UNKNOWN_CODING,
     UnknownVersionError: Failure.VERSION_REFUSED,
     RefusedMethodError: Failure.METHOD_REFUSED,
+    TooManyFieldsError: Failure.HEAD_TOO_LARGE,
 }
 """What is wrong with a head, where it is not just malformed."""
 
@@ -96,7 +97,7 @@ class Downstream:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
         peer = transport.get_extra_info("peername")
-        self.address = peer[0].encode() if isinstance(peer, tuple) else b"unix:"
+        self.address = peer[0].removeprefix("::ffff:").encode() if isinstance(peer, tuple) else b"unix:"
         self._forwarded = forwarded_by_stranger(self.address, b"")
         self.plane.joined(self)
         self.deadline = monotonic() + self.plane.listener.head_timeout
@@ -203,7 +204,7 @@ class Downstream:
         return (
             partial.find(b"\r\n\r\n", max(0, scanned - 3)) < 0
             and len(partial) <= MAX_HEAD
-            and not _BARE_LF.search(partial, scanned)
+            and not BARE_LF.search(partial, scanned)
         )
 
     def _head(self, data: bytes) -> None:
@@ -229,11 +230,13 @@ class Downstream:
 
     def _no_head(self, data: bytes) -> None:
         """No end of a head in sight, or one out of bounds."""
+        if data == b"\r\n" and not self._is_in_head:
+            return  # some clients send one behind a body; it is not the beginning of anything
         if data[:4] == b"\r\n\r\n":
             self.refuse(Failure.BAD_REQUEST)
         elif len(data) > MAX_HEAD:
             self.refuse(Failure.HEAD_TOO_LARGE)
-        elif _BARE_LF.search(data):
+        elif BARE_LF.search(data):
             self.refuse(Failure.BAD_REQUEST)
         elif data:
             if not self._is_in_head:
@@ -263,7 +266,7 @@ class Downstream:
             if body is None:
                 self._partial += rest
             failure = Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY
-            self.refuse(failure, head.request_id, body is None)
+            self.refuse(failure, head.request_id, body is None, head.start.method == b"HEAD")
             return
         key = identify(service, head)
         minted = b""
@@ -275,7 +278,7 @@ class Downstream:
         request_id = head.request_id or plane.new_request_id()
         lines = head.lines
         if not head.authority:
-            lines.append(b"Host: " + lane.host)
+            replace_field(lines, b"host", b"Host: " + lane.host)
         if self.is_trusted:
             forwarded = forwarded_by_trusted(head.via_proxy or {}, self.address, head.authority)
         else:
@@ -304,6 +307,8 @@ class Downstream:
         self.deadline = deadline = started + waits
         if deadline < self.looked_at:
             plane.wheel.sooner(self)
+        if not is_complete:
+            self.release_reading()  # before it is sent, which may hold it again
         exchange.send(first, is_complete)
 
     def break_off(self) -> None:
@@ -318,13 +323,15 @@ class Downstream:
 
     # -- the ends of a request -----------------------------------------------------------------------------------------
 
-    def refuse(self, failure: Failure, request_id: bytes = b"", is_complete: bool = False) -> None:
+    def refuse(
+        self, failure: Failure, request_id: bytes = b"", is_complete: bool = False, head_only: bool = False
+    ) -> None:
         """Answer a request that never got a ring. The connection survives only if the message was whole."""
         plane = self.plane
         plane.answered(failure.value.word)
         self.keep_alive = self.keep_alive and is_complete and not failure.value.closes and not plane.is_draining
         self.transport.write(
-            render(failure, request_id or plane.new_request_id(), close=not self.keep_alive, head_only=False)
+            render(failure, request_id or plane.new_request_id(), close=not self.keep_alive, head_only=head_only)
         )
         self.finished(monotonic())
 
@@ -346,14 +353,18 @@ class Downstream:
             self.release_reading()
 
     def _next(self) -> None:
-        if self.exchange is not None or self.is_write_paused or self._lingers or self.transport.is_closing():
+        """Read the request that waited. If there is none that wants more, the client may send again."""
+        if self._is_busy() or self.transport.is_closing():
             return
         data = bytes(self._partial)
         self._partial.clear()
         if data:
             self._head(data)
-        if self.exchange is None or self._body is not None:
+        if not self._is_busy():
             self.release_reading()
+
+    def _is_busy(self) -> bool:
+        return self.exchange is not None or self.is_write_paused or self._lingers
 
     def leave(self) -> None:
         """Close an idle connection; what is still being written may arrive, for as long as a lingering one's."""
@@ -383,7 +394,7 @@ def _to_origin_form(head: RequestHead) -> None:
     if split is None:
         raise FramingError("malformed request target")
     head.authority, target = split
-    head.host = bare_host(head.authority)
+    head.host = checked_host(head.authority)
     head.start = RequestLine(start.method, target, is_http10=start.is_http10)
     head.path = head.start.path
     head.lines[0] = head.start.line

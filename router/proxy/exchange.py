@@ -25,6 +25,7 @@ _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 CONNECT_ATTEMPTS: Final = 3
+_SHORT_HEAD: Final = 16 * 1024
 _SET_COOKIE: Final = b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
 
 
@@ -102,6 +103,10 @@ class Exchange:
         # Before the write: if it fills the connection, reading is held again at once, and must stay so.
         self.downstream.release_reading()
         upstream.begin(self, endpoint, data)
+
+    def may_be_unsent(self) -> bool:
+        """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
+        return self.received > 0 or len(self._head) > _SHORT_HEAD
 
     def request_body(self, piece: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing."""
@@ -201,6 +206,7 @@ class Exchange:
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx head: passed on to clients that can read one (RFC 9110 §15.2)."""
+        replace_field(head.lines, b"content-length", None)  # RFC 9110 §8.6
         if not self.downstream.is_http10:
             self.downstream.transport.write(b"\r\n".join((*head.lines, b"", b"")))
 

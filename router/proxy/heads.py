@@ -36,6 +36,11 @@ _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]++) HTTP/([0
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?")
 _FIELD_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*+)")
 """RFC 9112 §3, §4, §5; possessive, so that no line can make the matcher go back and forth."""
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*+)?")
+"""RFC 9110 §7.2, RFC 3986 §3.2.2."""
+BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+MAX_FIELDS: Final = 200
+"""Fields of a head. Envoy and Apache take 100, HAProxy 101; nginx limits their bytes alone."""
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"close"})
 
@@ -52,6 +57,10 @@ class UnknownVersionError(FramingError):
 
 class RefusedMethodError(FramingError):
     """A method that is not for this proxy."""
+
+
+class TooManyFieldsError(FramingError):
+    """More than ``MAX_FIELDS`` fields."""
 
 
 class Lines(dict[bytes, Meaning], Generic[Meaning]):
@@ -127,7 +136,14 @@ class Field:
         self.line = line
         self.is_wanted = is_wanted
         self.length = content_length(value) if kind == LENGTH else -1
-        self.host = bare_host(value) if kind == HOST else b""
+        self.host = checked_host(value) if kind == HOST else b""
+
+
+def checked_host(value: bytes) -> bytes:
+    """The bare host of a Host value or an authority. Raises FramingError when it is none (RFC 9112 §3.2)."""
+    if not _HOST.fullmatch(value):
+        raise FramingError("malformed host")
+    return bare_host(value)
 
 
 def judge_request_line(line: bytes) -> RequestLine:
@@ -169,6 +185,8 @@ class FieldJudge:
         value = spaced.strip(b" \t")
         lower = name.lower()
         kind = self._kinds.get(lower, PASS)
+        if kind == PASS and b"_" in lower and lower.replace(b"_", b"-") in self._kinds:
+            kind = DROP  # a backend behind CGI or WSGI could not tell it from ours
         is_wanted = lower in self.wanted
         is_normal = len(spaced) == len(value) + 1 and spaced[:1] == b" "
         if is_normal and kind == PASS and not is_wanted:
@@ -217,6 +235,8 @@ class RequestReader:
         or on its host.
         """
         lines = data.split(b"\r\n")
+        if len(lines) > MAX_FIELDS:
+            raise TooManyFieldsError("too many fields")
         start = self._starts[lines[0]]
         lines[0] = start.line
         head = RequestHead(start, lines)
@@ -293,6 +313,8 @@ _response_fields: Final = Lines(FieldJudge(RESPONSE_KINDS))
 def read_response(data: bytes) -> ResponseHead:
     """Sort a response head, given without the empty line at its end. Raises FramingError."""
     lines = data.split(b"\r\n")
+    if len(lines) > MAX_FIELDS:
+        raise TooManyFieldsError("too many fields")
     start = _status_lines[lines[0]]
     lines[0] = start.line
     head = ResponseHead(start, lines)

@@ -66,6 +66,8 @@ class DataPlane:
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
+        self.lines_dropped = 0
+        """By access logs that are closed."""
         self.is_draining = False
         self._spawn = spawn
         self._random = Random()
@@ -190,7 +192,7 @@ class DataPlane:
             endpoints=self._endpoint_counters,
             connections=len(self._connections),
             router_answers=self._router_answers,
-            access_log_dropped=self.access_log.dropped if self.access_log is not None else 0,
+            access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )
 
     async def drain(self) -> None:

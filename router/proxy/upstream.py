@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody, UntilClose
-from router.proxy.heads import ResponseHead, read_response
+from router.proxy.heads import BARE_LF, ResponseHead, read_response
 from router.proxy.pool import IDLE_SECONDS, Endpoint
 from router.proxy.wheel import NEVER, Wheel
 
@@ -87,6 +87,12 @@ class Upstream:
             self._wheel.sooner(self)
         self._reserve.idle.append(self)
 
+    def _leave_reserve(self) -> None:
+        """Nobody may borrow this connection any more."""
+        if self in self._reserve.idle:
+            self._reserve.idle.remove(self)
+        self.close()
+
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,9 +117,7 @@ class Upstream:
     def on_deadline(self, now: float) -> None:
         """Idle for too long."""
         if self.exchange is None and not self.is_closed:
-            if self in self._reserve.idle:
-                self._reserve.idle.remove(self)
-            self.close()
+            self._leave_reserve()
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -139,7 +143,7 @@ class Upstream:
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            self.close()
+            self._leave_reserve()
             return
         try:
             body = self._body
@@ -156,6 +160,8 @@ class Upstream:
 
     def eof_received(self) -> bool:
         """Nothing more will come; asyncio closes our half, and ``connection_lost`` says what that means."""
+        if self.exchange is None:
+            self._leave_reserve()
         return False
 
     def _head(self, exchange: Exchange, data: bytes) -> None:
@@ -169,6 +175,8 @@ class Upstream:
             if end < 0:
                 if len(data) > MAX_HEAD:
                     raise FramingError("response head too large")
+                if BARE_LF.search(data):
+                    raise FramingError("a line that ends without CR")
                 self._partial += data
                 return
             head = read_response(data[:end])
@@ -190,6 +198,8 @@ class Upstream:
         )
         if status == 204 or status == 304 or exchange.start.method == b"HEAD":
             length = 0
+            if exchange.start.method != b"HEAD" and (head.chunked or (status == 204 and head.length > 0)):
+                self._keep_alive = False  # the backend believes in a body, and may send it (RFC 9112 §6.3)
         elif head.chunked:
             self._framed(exchange, head, ChunkedBody(), data)
             return
@@ -230,7 +240,7 @@ class Upstream:
             self._keep_alive
             and exchange.is_request_sent
             and not rest
-            and not (exchange.received and self.transport.get_write_buffer_size())
+            and not (exchange.may_be_unsent() and self.transport.get_write_buffer_size())
         ):
             self.rest_in_pool()
         else:

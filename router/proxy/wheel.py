@@ -78,10 +78,20 @@ class Wheel:
         due = int(now / TICK_SECONDS)
         while self._tick < due:
             self._tick += 1
-            for timed in self._slots.pop(self._tick, ()):
+            members = self._slots.pop(self._tick, None)
+            if members:
+                self._look_at(members, now)
+
+    def _look_at(self, members: set[Timed], now: float) -> None:
+        try:
+            while members:
+                timed = members.pop()
                 timed.slot = -1
                 if timed.deadline <= now:
                     timed.deadline = NEVER
                     timed.on_deadline(now)
                 if timed.slot == -1:
                     self.place(timed)
+        finally:
+            for timed in members:  # whoever raised above must not take the deadlines of the others along
+                self.place(timed)

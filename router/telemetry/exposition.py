@@ -161,7 +161,11 @@ def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_
 def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
     endpoint = ("service", "version", "endpoint")
     failures = _counter("upstream_failures", "Failures of an endpoint.", (*endpoint, "kind"))
-    connections = _gauge("endpoint_connections", "Connections to an endpoint.", (*endpoint, "state"))
+    connections = _gauge(
+        "endpoint_connections",
+        "Connections to an endpoint. Idle ones are shared: each service and version that names the address shows them.",
+        (*endpoint, "state"),
+    )
     for key, figures in counters.endpoints.items():
         for kind in ("connect", "timeout", "reset", "protocol"):
             failures.add_metric([*key, kind], figures.failures.get(kind, 0))

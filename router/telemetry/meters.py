@@ -66,6 +66,7 @@ class RingMeter:
 
     def decided(self, reason: str, count: int) -> None:
         """So many requests were sorted into the ring for this reason."""
+        self.has_moved = True
         self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     def answered(self, seconds: float) -> None:
