@@ -42,6 +42,7 @@ from loadtests.rig import LOAD_CORE, ROOT, RigError, python_module
 LATE_SHARE: Final = 0.01
 USERS: Final = 5000
 BUSY_SHARE: Final = 0.9
+WAITED_SHARE: Final = 0.01
 GRACE_SECONDS: Final = 5.0
 MARGIN_SECONDS: Final = 30.0
 RECONNECT_SECONDS: Final = 0.01
@@ -290,6 +291,11 @@ class Run:
             raise RefusedError(
                 f"the generator could not keep {self.load.rate:g}/s: {self.late / offered:.1%} of {offered} requests "
                 f"were late by more than {self.load.late_ms:g} ms (1 % may be)"
+            )
+        if self.waited > offered * WAITED_SHARE:
+            raise RefusedError(
+                f"{self.waited / offered:.1%} of {offered} requests found every connection busy (1 % may): "
+                "the target, or the machine, is saturated"
             )
         if self.busy > BUSY_SHARE:
             raise RefusedError(f"the generator was busy {self.busy:.0%} of the time: latencies would be its own")

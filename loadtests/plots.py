@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests import report, summary
+from loadtests import contestants, report, summary
 from loadtests.latency import SHOWN
 from loadtests.rig import ROOT
 from loadtests.summary import OURS, Document
@@ -97,7 +97,7 @@ def per_request(sheet: Figure, document: Document) -> None:
     found = document["summary"]
     names = sorted(found, key=lambda name: found[name]["cpu_us"]["median"])
     axes = sheet.subplots()
-    bars(axes, [Bar(name, found[name]["cpu_us"], name.startswith(OURS)) for name in names], 1)
+    bars(axes, [Bar(name, found[name]["cpu_us"], name in (OURS, contestants.INTERPRETED)) for name in names], 1)
     of = "connection, with its one request" if document["name"] == "connections" else "request"
     axes.set_xlabel(f"CPU µs per {of}; all processes of the proxy")
 
@@ -124,9 +124,10 @@ def latency(sheet: Figure, document: Document) -> None:
 def growth(sheet: Figure, document: Document) -> None:
     axes = sheet.subplots()
     grown = {name: one for name, one in document["summary"].items() if name != one["beside"]}
-    for place, one in enumerate(grown.values()):
-        axes.plot(one["ratio"]["median"], place, "o", color=BLUE, markersize=8)
-        span(axes, place, one["ratio"], BLUE)
+    for place, (name, one) in enumerate(grown.items()):
+        colour = INK if name.startswith("nginx") else BLUE
+        axes.plot(one["ratio"]["median"], place, "o", color=colour, markersize=8)
+        span(axes, place, one["ratio"], colour)
         figure(axes, place, one["ratio"]["max"], words(one["ratio"], 2))
     axes.axvline(1, color=INK, linewidth=1, linestyle="--")
     axes.annotate("flat", (1, -0.62), (4, 0), textcoords="offset points", va="center", fontsize=9)
@@ -221,7 +222,7 @@ ALL: Final = (
     Plot("cpu", "compare", "What CPU does a request cost?", 3.2, per_request),
     Plot("connections", "connections", "What CPU does a new connection cost?", 3.0, per_request),
     Plot("latency", "latency", "How much latency does a proxy add?", 3.8, latency),
-    Plot("growth", "growth", "Does a request cost more in a larger set-up?", 2.6, growth),
+    Plot("growth", "growth", "Does a request cost more in a larger set-up?", 3.4, growth),
     Plot("idle", "idle", "How much memory does an idle connection hold?", 2.4, idle),
     Plot("bodies", "bodies", "What CPU does a large body cost?", 2.7, bodies),
     Plot("propagation", "propagation", "How soon does every worker route by a new weight?", 3.6, propagation),

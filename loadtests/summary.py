@@ -24,11 +24,17 @@ def read() -> dict[str, Document]:
 def compare(document: Document) -> Figures:
     of = document["name"].removesuffix("s") if document["name"] == "connections" else "request"
     found = document["summary"]
-    for name in (name for name in found if name.startswith(OURS)):
+    for name in (name for name in found if name in (OURS, contestants.INTERPRETED)):
         for base, ratio in found[name]["ratio_to"].items():
             yield f"{name} ÷ {base}, CPU per {of}", report.shown(ratio, 2)
     if any(one["errors"]["max"] for one in found.values()):
         yield "void", "there were errors"
+
+
+def access_log(document: Document) -> Figures:
+    for form, one in document["summary"].items():
+        if form != "off":
+            yield f"{form} ÷ off, CPU per request", report.shown(one["ratio_to_off"], 2)
 
 
 def latency(document: Document) -> Figures:
@@ -86,6 +92,7 @@ def memory(document: Document) -> Figures:
 
 FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "compare": compare,
+    "access_log": access_log,
     "connections": compare,
     "latency": latency,
     "growth": growth,

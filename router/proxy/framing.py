@@ -1,6 +1,6 @@
 """Where a message body ends (RFC 9112 §6): by length, by chunks, or with the connection.
 
-Heads are parsed by httptools; bodies are framed here, so that a large body is never copied through a parser and a
+Heads are read in `heads`; bodies are framed here, so that a large body is never copied through a parser and a
 message boundary is known to the byte. A reader is fed what arrived and returns the payload in it; once ``done`` is
 true, ``rest`` holds the bytes after the body. Nothing here writes or waits.
 """
