@@ -40,9 +40,9 @@ def access_log(document: Document) -> Figures:
 def latency(document: Document) -> Figures:
     for load, found in document["loads"].items():
         for percentile, added in found["summary"].get(OURS, {}).get("added_us", {}).items():
-            yield f"µs added at {load}, {percentile}", report.shown(added, 0)
+            yield f"µs added at {found['rate']:,.0f} requests/s, {percentile}", report.shown(added, 0)
         if found["refused"]:
-            yield f"turns refused at {load}", f"{sum(found['refused'].values())}"
+            yield f"turns refused at {found['rate']:,.0f} requests/s", f"{sum(found['refused'].values())}"
 
 
 def growth(document: Document) -> Figures:
