@@ -38,7 +38,7 @@ def access_log(document: Document) -> Figures:
 
 
 def latency(document: Document) -> Figures:
-    for load, found in document["loads"].items():
+    for found in document["loads"].values():
         for percentile, added in found["summary"].get(OURS, {}).get("added_us", {}).items():
             yield f"µs added at {found['rate']:,.0f} requests/s, {percentile}", report.shown(added, 0)
         if found["refused"]:
