@@ -20,19 +20,17 @@ from router.proxy.forwarding import (
     forwarded_by_stranger,
     forwarded_by_trusted,
     keeps_alive,
-    split_absolute,
 )
 from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody
 from router.proxy.heads import (
     BARE_LF,
     RefusedMethodError,
     RequestHead,
-    RequestLine,
     TooManyFieldsError,
     UnknownCodingError,
     UnknownVersionError,
-    checked_host,
     replace_field,
+    to_origin_form,
 )
 from router.proxy.wheel import NEVER
 
@@ -222,7 +220,7 @@ class Downstream:
         try:
             head = plane.reader.read(data[:end])
             if head.path[:1] != b"/":
-                _to_origin_form(head)
+                to_origin_form(head)
         except FramingError as error:
             self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST))
             return
@@ -380,22 +378,3 @@ class Downstream:
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self.arm(LINGER_SECONDS)
-
-
-def _to_origin_form(head: RequestHead) -> None:
-    """Rewrite an absolute-form target, whose authority wins over Host (RFC 9112 §3.2.2). ``*`` stays as it is.
-
-    Raises FramingError for anything else.
-    """
-    start = head.start
-    if start.target == b"*":
-        return
-    split = split_absolute(start.target)
-    if split is None:
-        raise FramingError("malformed request target")
-    head.authority, target = split
-    head.host = checked_host(head.authority)
-    head.start = RequestLine(start.method, target, is_http10=start.is_http10)
-    head.path = head.start.path
-    head.lines[0] = head.start.line
-    replace_field(head.lines, b"host", b"Host: " + head.authority)

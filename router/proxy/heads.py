@@ -27,6 +27,7 @@ from router.proxy.forwarding import (
     RESPONSE_KINDS,
     bare_host,
     connection_options,
+    split_absolute,
 )
 from router.proxy.framing import FramingError, content_length
 from router.telemetry.access_log import json_request
@@ -376,3 +377,22 @@ def replace_field(lines: list[bytes], name: bytes, line: bytes | None) -> None:
             return
     if line is not None:
         lines.append(line)
+
+
+def to_origin_form(head: RequestHead) -> None:
+    """Rewrite an absolute-form target, whose authority wins over Host (RFC 9112 §3.2.2). ``*`` stays as it is.
+
+    Raises FramingError for anything else.
+    """
+    start = head.start
+    if start.target == b"*":
+        return
+    split = split_absolute(start.target)
+    if split is None:
+        raise FramingError("malformed request target")
+    head.authority, target = split
+    head.host = checked_host(head.authority)
+    head.start = RequestLine(start.method, target, is_http10=start.is_http10)
+    head.path = head.start.path
+    head.lines[0] = head.start.line
+    replace_field(head.lines, b"host", b"Host: " + head.authority)
