@@ -22,6 +22,7 @@ def options() -> argparse.Namespace:
     parser = report.parser("Added latency beside direct, nginx and HAProxy; open loop, Poisson arrivals.")
     parser.add_argument("--connections", type=int, default=64, help="keep-alive connections of the generator")
     parser.add_argument("--saturation", type=float, help="requests/s that saturate the router (else it is measured)")
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of saturation (default: 0.3 0.7)")
     parser.add_argument("--late-ms", type=float, default=1.0, help="the generator may be this late, but for 1 %%")
     return parser.parse_args()
 
@@ -59,7 +60,7 @@ def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
             saturation = statistics.median(one["requests"] / one["microseconds"] * 1e6 for one in found)
         print(f"This router is saturated at {saturation:,.0f} requests/s.")
         loads: dict[str, Any] = {}
-        for share in SHARES:
+        for share in asked.shares:
             rounds: Rounds = []
             refused: dict[str, int] = {}
             for number, names in turns(list(ports), asked.rounds):
