@@ -96,7 +96,7 @@ class Replay:
         loop = asyncio.get_running_loop()
         self.plane = DataPlane(loop, lambda work, name: loop.create_task(work, name=name))
         self.plane.install(SnapshotSpec(1, (SERVICE,), access_log="off"))
-        self.client = Downstream(self.plane)
+        self.client = Downstream(self.plane, self.plane.door(0), b"")
         self.client.connection_made(Nowhere())  # type: ignore[arg-type]
         self.warm: list[Upstream] = []
         for endpoint in self.plane._endpoints.values():

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from router.proxy.heads import RequestLine
+from router.proxy.lines import RequestLine
 from router.telemetry.access_log import QUEUE_LINES, AccessLog
 from tests.house import fixed, raw_backend, running_plane, shop, snapshot
 from tests.waiting import until

@@ -12,7 +12,7 @@ from router.config.load import ConfigError, Problem, load_settings, parse_settin
 from router.config.settings import Settings, json_schema
 from router.config.values import parse_duration, parse_percent
 from router.core.live import Live
-from router.core.spec import ConditionSpec, EndpointSpec, IdentitySpec, ListenerSpec, TimeoutsSpec
+from router.core.spec import ConditionSpec, EndpointSpec, IdentitySpec, ListenerSpec, SocketSpec, TimeoutsSpec
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -55,7 +55,8 @@ def with_service(keys: str) -> str:
 
 def test_defaults_are_those_of_the_contract() -> None:
     settings = parse(SHOP)
-    assert (settings.listen.host, settings.listen.port, str(settings.listen)) == ("0.0.0.0", 8080, "0.0.0.0:8080")  # noqa: S104
+    (listener,) = settings.listen
+    assert (listener.address.host, listener.address.port, str(listener.address)) == ("0.0.0.0", 8080, "0.0.0.0:8080")  # noqa: S104
     assert str(settings.admin.listen) == "127.0.0.1:9900"
     assert (settings.workers, settings.state_dir, settings.access_log.format) == (
         "auto",
@@ -64,7 +65,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     )
     assert (settings.redis, settings.instance, settings.trusted_proxies) == (None, None, ())
     spec = snapshot_spec(settings, {}, 7)
-    assert (spec.generation, spec.listener, spec.access_log) == (7, ListenerSpec(), "json")
+    listener_spec = ListenerSpec(sockets=(SocketSpec("0.0.0.0:8080"),))
+    assert (spec.generation, spec.listener, spec.access_log) == (7, listener_spec, "json")
     assert spec.services[0].timeouts == TimeoutsSpec()
     assert spec.services[0].response_headers is True
 
@@ -264,8 +266,9 @@ def test_the_default_ring_takes_the_rest_and_nothing_else(key: str) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "says"),
     [
-        ("https://a:1", "not supported yet"),
-        ("unix:///run/a.sock", "not supported yet"),
+        ("ftp://a:1", "such as http://"),
+        ("unix:a.sock", "unix:/path/to.sock"),
+        ("/run/a.sock", "unix:/run/a.sock"),
         ("127.0.0.1:9001", "http://127.0.0.1:9001"),
         ("http://a:1/path", "without user, path"),
         ("http://u:p@a:1", "without user"),
@@ -284,7 +287,8 @@ def test_an_endpoint_is_http_host_port(endpoint: str, says: str) -> None:
 
 def test_an_ipv6_endpoint_and_listener_lose_their_brackets() -> None:
     settings = parse('listen: "[::1]:80"\n' + SHOP.replace("http://127.0.0.1:9001", '"http://[::1]:9001"'))
-    assert (settings.listen.host, str(settings.listen)) == ("::1", "[::1]:80")
+    (listener,) = settings.listen
+    assert (listener.address.host, str(listener.address)) == ("::1", "[::1]:80")
     assert settings.services["shop"].versions["v1"].endpoints == (EndpointSpec("::1", 9001),)
 
 

@@ -22,7 +22,7 @@ services:
     identity:
       - {header: X-User-Id, cookie: uid}
     versions:
-      v1: {endpoints: [https://127.0.0.1:9001]}
+      v1: {endpoints: [ftp://127.0.0.1:9001]}
       v2: {endpoints: [http://127.0.0.1:9002]}
     rings:
       - name: canary
@@ -63,7 +63,7 @@ def test_ten_mistakes_are_ten_problems_on_their_lines_at_once(tmp_path: Path) ->
     assert "did you mean 'listen'?" in places[2][1]
     assert "NOT_SET_ANYWHERE is not set" in places[3][1]
     assert "exactly one of" in places[7][1]
-    assert "not supported yet" in places[9][1]
+    assert "such as http://" in places[9][1]
     assert "did you mean 'weight'?" in places[15][1]
     assert "there is: v1, v2" in places[17][1]
     assert "two decimals" in places[18][1]

@@ -252,7 +252,7 @@ async def test_a_kept_connection_that_died_is_replaced_for_get_and_never_for_pos
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", 431),
@@ -383,7 +383,7 @@ async def test_a_byte_now_and_then_does_not_buy_more_time_for_a_head() -> None:
 async def test_a_client_that_never_reads_does_not_keep_its_connection() -> None:
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000
     timeouts = TimeoutsSpec(0.5, 0.5, 0.5)
-    listener = ListenerSpec(idle_timeout=0.3, body_timeout=0.3)
+    listener = ListenerSpec(idle_timeout=0.3, send_timeout=0.3)
     async with raw_backend(fixed(large)) as port:
         service = shop((port,), (port,), timeouts=timeouts)
         async with running_plane(snapshot(service, listener=listener)) as router:

@@ -25,13 +25,13 @@ def run(config_path: Path) -> None:
     settings = load_or_exit(config_path)
     configure("parent")
     workers = settings.workers if isinstance(settings.workers, int) else len(os.sched_getaffinity(0))
-    parent = Parent(config_path, settings.listen.host, settings.listen.port, workers, settings.timeouts.drain)
+    addresses = [listener.address for listener in settings.listen]
+    parent = Parent(config_path, addresses, workers, settings.timeouts.drain)
     admin = f"http://{settings.admin.listen.host}:{settings.admin.listen.port}"
     try:
         code = parent.run(
             lambda: click.echo(
-                f"ring-router: {settings.listen.host}:{settings.listen.port}, {workers} workers, admin {admin}",
-                err=True,
+                f"ring-router: {', '.join(map(str, addresses))}, {workers} workers, admin {admin}", err=True
             )
         )
     except ListenError as error:

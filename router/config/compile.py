@@ -7,22 +7,33 @@ config do not fit together it raises, and the caller keeps the snapshot it has.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from router.config.edge import ClientTls, Listener
+from router.config.files import Files
 from router.config.settings import Entry, Ring, Service, Settings
 from router.core.hashing import BUCKETS
 from router.core.live import Live
 from router.core.spec import (
+    CertificateSpec,
+    ClientTlsSpec,
     ConditionSpec,
+    EndpointSpec,
+    ErrorPageSpec,
     IdentitySpec,
+    LimitsSpec,
     ListenerSpec,
     RingSpec,
+    ServerTlsSpec,
     ServiceSpec,
     SnapshotSpec,
+    SocketSpec,
     TimeoutsSpec,
     VersionSpec,
 )
 
 _AS_CONFIGURED = Live()
+_NO_FILES = Files()
 
 
 class LiveConflict(ValueError):
@@ -34,8 +45,12 @@ def service_names(settings: Settings) -> tuple[str, ...]:
     return tuple(settings.services)
 
 
-def snapshot_spec(settings: Settings, live: Mapping[str, Live], generation: int) -> SnapshotSpec:
+def snapshot_spec(
+    settings: Settings, live: Mapping[str, Live], generation: int, bound: Settings | None = None
+) -> SnapshotSpec:
     """The whole routing state. ``live`` is per service; an absent one means "as the config says".
+
+    ``bound`` are the settings whose listeners are open, where those in ``settings`` have other addresses.
 
     Live values for rings that the config does not have are left out: a ring may leave the config before its weight
     leaves Redis. Raises ``LiveConflict`` when weights add up to more than 100 percent or a live version does not exist.
@@ -43,20 +58,58 @@ def snapshot_spec(settings: Settings, live: Mapping[str, Live], generation: int)
     return SnapshotSpec(
         generation=generation,
         services=tuple(
-            service_spec(name, service, live.get(name, _AS_CONFIGURED)) for name, service in settings.services.items()
+            service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files)
+            for name, service in settings.services.items()
         ),
-        listener=ListenerSpec(
-            trusted_proxies=settings.trusted_proxies,
-            head_timeout=settings.timeouts.head,
-            idle_timeout=settings.timeouts.idle,
-            body_timeout=settings.timeouts.body,
-            drain_timeout=settings.timeouts.drain,
-        ),
+        listener=listener_spec(settings, bound or settings),
         access_log=settings.access_log.format,
     )
 
 
-def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED) -> ServiceSpec:
+def listener_spec(settings: Settings, bound: Settings) -> ListenerSpec:
+    """What workers need to know about clients."""
+    timeouts, protocol, limits = settings.timeouts, settings.protocol, settings.limits
+    return ListenerSpec(
+        trusted_proxies=settings.trusted_proxies,
+        head_timeout=timeouts.head,
+        idle_timeout=timeouts.idle,
+        body_timeout=timeouts.body,
+        send_timeout=timeouts.send,
+        request_timeout=timeouts.request or 0.0,
+        tunnel_timeout=timeouts.tunnel,
+        drain_timeout=timeouts.drain,
+        limits=LimitsSpec(**limits.model_dump()),
+        via=protocol.via,
+        serves_trace=protocol.trace,
+        answers_expect=protocol.expect == "answer",
+        sockets=tuple(_socket(listener, bound.files) for listener in bound.listen),
+    )
+
+
+def _socket(listener: Listener, files: Files) -> SocketSpec:
+    tls = None
+    if listener.tls is not None:
+        ca = listener.tls.client_ca
+        tls = ServerTlsSpec(
+            certificates=tuple(
+                CertificateSpec(
+                    files.found[one.certificate],
+                    files.found[one.key],
+                    files.names[one.certificate],
+                    files.digests[one.certificate] + files.digests[one.key],
+                )
+                for one in listener.tls.certificates
+            ),
+            client_ca=files.found[ca] if ca else "",
+            client_certificate=listener.tls.client_certificate,
+            client_ca_digest=files.digests[ca] if ca else "",
+            min_version=listener.tls.min_version,
+            hsts_seconds=listener.tls.hsts_seconds,
+        )
+    return SocketSpec(str(listener.address), tls, listener.proxy_protocol, listener.redirect_to_https or 0)
+
+
+def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED, files: Files = _NO_FILES) -> ServiceSpec:
     """One service, with its live values folded in. Raises ``LiveConflict`` as ``snapshot_spec`` does."""
     weights = {ring.name: live.weights.get(ring.name, ring.basis_points) for ring in service.rings[:-1]}
     taken = sum(weights.values())
@@ -69,7 +122,10 @@ def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED) -> Se
     ring_names = [ring.name for ring in service.rings]
     return ServiceSpec(
         name=name,
-        versions=tuple(VersionSpec(key, version.endpoints) for key, version in service.versions.items()),
+        versions=tuple(
+            VersionSpec(key, tuple(_endpoint(endpoint, service.tls, files) for endpoint in version.endpoints))
+            for key, version in service.versions.items()
+        ),
         rings=tuple(_ring(name, service, ring, live, weights[ring.name]) for ring in service.rings),
         hosts=service.hosts,
         paths=service.paths,
@@ -78,7 +134,22 @@ def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED) -> Se
         killed=tuple(ring for ring in ring_names[:-1] if ring in live.killed),
         response_headers=service.response_headers,
         timeouts=TimeoutsSpec(service.timeouts.connect, service.timeouts.first_byte, service.timeouts.between_bytes),
+        body_bytes=service.body_bytes,
+        error_pages=tuple(
+            ErrorPageSpec(status, *files.pages[path])
+            for status, path in service.error_pages.items()
+            if path in files.pages
+        ),
     )
+
+
+def _endpoint(endpoint: EndpointSpec, tls: ClientTls, files: Files) -> EndpointSpec:
+    if endpoint.tls is None:
+        return endpoint
+    paths = [path or "" for path in (tls.ca, tls.certificate, tls.key)]
+    ca, certificate, key = (files.found.get(path, path) for path in paths)
+    digest = "".join(files.digests.get(path, "") for path in paths)
+    return replace(endpoint, tls=ClientTlsSpec(ca, certificate, key, tls.server_name or "", tls.verify, digest))
 
 
 def _ring(service_name: str, service: Service, ring: Ring, live: Live, basis_points: int) -> RingSpec:

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from router.config.document import Document, read_document
 from router.config.document import Path as Place
+from router.config.files import Files, read_files
 from router.config.problems import ConfigError, Problem, did_you_mean, redacted_url
 from router.config.semantics import check_semantics
 from router.config.settings import Settings
@@ -84,9 +85,10 @@ def parse_settings(text: str, filename: str = "<config>", env: Mapping[str, str]
     except ValidationError as error:
         _note_all(document, error.errors(include_url=False))
     check_semantics(document)
+    files = read_files(document, settings, Path(filename).parent) if settings is not None else Files()
     if document.problems or settings is None:
         raise ConfigError(tuple(sorted(document.problems, key=lambda problem: (problem.line, problem.column))))
-    return settings
+    return settings.with_files(files)
 
 
 def _refused(filename: str, message: str) -> ConfigError:

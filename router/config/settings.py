@@ -10,11 +10,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     StrictBool,
     StringConstraints,
     WithJsonSchema,
@@ -22,25 +21,24 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerTimeouts, Protocol, listeners_schema
+from router.config.files import Files
+from router.config.model import Bytes, Listen, Model, Seconds, Text
 from router.config.problems import redacted_url
 from router.config.values import (
     Address,
     check_cookie_name,
     check_header_name,
     check_host,
-    check_network,
     check_path,
+    check_proxy,
     check_redis_url,
-    parse_address,
-    parse_duration,
     parse_endpoint,
     parse_percent,
 )
-from router.core.spec import Comparison, EndpointSpec, IdentityKind, ListenerSpec, TimeoutsSpec
+from router.core.spec import Comparison, EndpointSpec, IdentityKind, TimeoutsSpec
 
-_LISTEN: Final = Address("0.0.0.0", 8080)  # noqa: S104  # an edge proxy is there to be reached
 _ADMIN: Final = Address("127.0.0.1", 9900)
-_LISTENER: Final = ListenerSpec()
 _TIMEOUTS: Final = TimeoutsSpec()
 MAX_WORKERS: Final = 256
 
@@ -56,34 +54,17 @@ Percent = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01}),
 ]
 """Written as percent, kept as basis points."""
-Seconds = Annotated[
-    float,
-    PlainValidator(parse_duration),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
-                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)$"},
-            ]
-        }
-    ),
-]
-Listen = Annotated[
-    Address,
-    PlainValidator(parse_address),
-    PlainSerializer(str),
-    WithJsonSchema({"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}),
-]
 Endpoint = Annotated[
     EndpointSpec,
     PlainValidator(parse_endpoint),
-    PlainSerializer(lambda endpoint: f"http://{endpoint.address}"),
-    WithJsonSchema({"type": "string", "pattern": "^http://"}),
+    PlainSerializer(
+        lambda endpoint: endpoint.address if endpoint.path else f"http{'s' * bool(endpoint.tls)}://{endpoint.address}"
+    ),
+    WithJsonSchema({"type": "string", "pattern": "^(https?://|unix:/)"}),
 ]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 CookieName = Annotated[str, AfterValidator(check_cookie_name)]
 InstanceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _workers(value: object) -> int | str:
@@ -98,12 +79,6 @@ Workers = Annotated[
     PlainValidator(_workers),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}),
 ]
-
-
-class Model(BaseModel):
-    """Frozen, and strict about keys: a key that nobody reads is a mistake that nobody notices."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def _exactly_one(model: Model, names: tuple[str, ...], what: str) -> str:
@@ -128,19 +103,6 @@ class AccessLogSettings(Model):
     """The access log, on standard output."""
 
     format: Literal["json", "combined", "off"] = Field(default="json", description="json, combined (as Apache) or off.")
-
-
-class ListenerTimeouts(Model):
-    """How long a client may take."""
-
-    head: Seconds = Field(default=_LISTENER.head_timeout, description="For a complete request head.")
-    idle: Seconds = Field(default=_LISTENER.idle_timeout, description="Between two requests of one connection.")
-    body: Seconds = Field(
-        default=_LISTENER.body_timeout, description="Without a byte of the request body, or of room for ours."
-    )
-    drain: Seconds = Field(
-        default=_LISTENER.drain_timeout, description="For running requests to end when the router stops."
-    )
 
 
 class ServiceTimeouts(Model):
@@ -256,7 +218,7 @@ class Version(Model):
     """A version and where it runs."""
 
     endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)] = Field(
-        description="Addresses: [http://host:port]."
+        description="Addresses: [http://host:port], https:// for TLS, or unix:/path."
     )
 
 
@@ -281,13 +243,22 @@ class Service(Model):
     )
     response_headers: StrictBool = Field(default=True, description="Say X-Ring and X-Ring-Version on each response.")
     timeouts: ServiceTimeouts = Field(default=ServiceTimeouts(), description="How long a version may take.")
+    tls: ClientTls = Field(default=ClientTls(), description="How https:// endpoints are spoken to.")
+    body_bytes: Bytes | None = Field(
+        default=None, description="Of a request body, at the most; 0: no limit. Default: limits.body_bytes."
+    )
+    error_pages: dict[int, Text] = Field(
+        default={}, description="Status → an HTML, text or JSON file shown instead of the router's own words."
+    )
 
 
 class Settings(Model):
     """The configuration of a ring router."""
 
-    listen: Listen = Field(
-        default=_LISTEN, json_schema_extra={"default": str(_LISTEN)}, description="Where requests come in."
+    listen: Listeners = Field(
+        default=(Listener(),),
+        json_schema_extra=listeners_schema,
+        description="Where requests come in: an address, or a list of addresses and listeners.",
     )
     admin: AdminSettings = Field(
         default=AdminSettings(), description="The admin side: health, metrics, API, dashboard."
@@ -303,13 +274,28 @@ class Settings(Model):
     instance: InstanceName | None = Field(
         default=None, description="This router's name among several; default hostname:port."
     )
-    trusted_proxies: tuple[Annotated[str, AfterValidator(check_network)], ...] = Field(
-        default=(), description="Networks (CIDR) whose forwarding headers are believed."
+    trusted_proxies: tuple[Annotated[str, AfterValidator(check_proxy)], ...] = Field(
+        default=(), description="Networks (CIDR) whose forwarding headers are believed; unix: for unix sockets."
     )
+    protocol: Protocol = Field(default=Protocol(), description="What of HTTP is done, where there is a choice.")
+    limits: Limits = Field(default=Limits(), description="What one client may take.")
     timeouts: ListenerTimeouts = Field(default=ListenerTimeouts(), description="How long a client may take.")
     services: Annotated[dict[ServiceName, Service], Field(min_length=1)] = Field(
         description="Service name → how its requests are routed."
     )
+
+    _files: Files = PrivateAttr(default=Files())
+
+    @property
+    def files(self) -> Files:
+        """What the files that the config names hold."""
+        return self._files
+
+    def with_files(self, files: Files) -> Settings:
+        """A copy that knows its files."""
+        copy = self.model_copy()
+        copy._files = files
+        return copy
 
     @property
     def redacted_redis(self) -> str | None:

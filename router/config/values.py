@@ -15,10 +15,13 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from router.core.hashing import BUCKETS
-from router.core.spec import EndpointSpec
+from router.core.spec import ClientTlsSpec, EndpointSpec
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)")
+_BYTES: Final = re.compile(r"([0-9]{1,15})\s*(KiB|MiB|GiB|B)")
+_BYTE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+LONGEST_SOCKET_PATH: Final = 107
 LONGEST_SECONDS: Final = 86_400.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2; cookie names too, RFC 6265 §4.1.1
 _HOST_NAME: Final = re.compile(
@@ -29,12 +32,15 @@ _PATH: Final = re.compile(r"/[^\s?#*\x00-\x1f\x7f]*")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. ``host`` is an IP address or a name, IPv6 without brackets."""
+    """Where to listen: ``host`` is an IP address or a name, IPv6 without brackets; or the ``path`` of a unix socket."""
 
     host: str
     port: int
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -76,6 +82,32 @@ def parse_address(value: object) -> Address:
     return Address(_address_host(host), int(port))
 
 
+def parse_socket(value: object) -> Address:
+    """``host:port`` or ``unix:/path``."""
+    if isinstance(value, str) and value.startswith("unix:"):
+        return Address("", 0, _socket_path(value))
+    return parse_address(value)
+
+
+def _socket_path(value: str) -> str:
+    path = value.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/") or len(path.encode()) > LONGEST_SOCKET_PATH or "\0" in path:
+        raise ValueError(f"a unix socket is unix:/path/to.sock, at most {LONGEST_SOCKET_PATH} bytes long")
+    return path
+
+
+def parse_bytes(value: object) -> int:
+    """A number of bytes, or text such as 64KiB, 1MiB, 2GiB; 0 is no limit."""
+    size = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (found := _BYTES.fullmatch(value.strip())):
+        size = int(found[1]) * _BYTE_UNITS[found[2]]
+    if not 0 <= size <= 1 << 50:
+        raise ValueError("a size is a whole number of bytes, or text such as 64KiB, 1MiB or 2GiB")
+    return size
+
+
 def _address_host(host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         try:
@@ -90,15 +122,16 @@ def _address_host(host: str) -> str:
 
 
 def parse_endpoint(value: object) -> EndpointSpec:
-    """``http://host:port``."""
+    """``http://host:port``, ``https://host:port`` or ``unix:/path``."""
     if not isinstance(value, str):
         raise ValueError("an endpoint is a URL such as http://127.0.0.1:9001")
+    if value.startswith("/"):
+        raise ValueError(f"a unix socket is written unix:{value}")
+    if value.startswith("unix:"):
+        return EndpointSpec("", 0, _socket_path(value))
     scheme, separator, _ = value.partition("://")
-    if scheme.lower() == "https":
-        raise ValueError("https:// endpoints are not supported yet: use http:// within a trusted network")
-    if scheme.lower() == "unix" or value.startswith(("unix:", "/")):
-        raise ValueError("unix sockets are not supported yet as endpoints: use http://host:port")
-    if not separator or scheme.lower() != "http":
+    is_tls = scheme.lower() == "https"
+    if not separator or not (is_tls or scheme.lower() == "http"):
         raise ValueError(
             f"an endpoint is a URL such as http://{value if _looks_like_address(value) else '127.0.0.1:9001'}"
         )
@@ -108,7 +141,8 @@ def parse_endpoint(value: object) -> EndpointSpec:
     if port == 0 or not parts.hostname:
         raise ValueError("an endpoint needs a host and a port from 1 to 65535, such as http://127.0.0.1:9001")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return EndpointSpec(_address_host(host), 80 if port is None else port)
+    default = 443 if is_tls else 80
+    return EndpointSpec(_address_host(host), default if port is None else port, tls=ClientTlsSpec() if is_tls else None)
 
 
 def _looks_like_address(value: str) -> bool:
@@ -152,6 +186,11 @@ def check_network(value: str) -> str:
     except ValueError:
         raise ValueError(f"{value!r} is not a network: write a CIDR such as 10.0.0.0/8, or an address") from None
     raise ValueError(f"{value} has host bits set: the network is written {network}")
+
+
+def check_proxy(value: str) -> str:
+    """A network whose forwarding headers are believed, or ``unix:`` for whoever comes over a unix socket."""
+    return value if value == "unix:" else check_network(value)
 
 
 def check_host(value: str) -> str:

@@ -38,9 +38,9 @@ class Board:
             return
         self.spec, self._generation = left_behind, left_behind.generation
 
-    def refresh(self, settings: Settings, live: Mapping[str, Live]) -> bool:
+    def refresh(self, settings: Settings, live: Mapping[str, Live], bound: Settings) -> bool:
         """Compile and publish; False when nothing that routes has changed."""
-        spec = snapshot_spec(settings, live, self._generation)
+        spec = snapshot_spec(settings, live, self._generation, bound)
         if spec == self.spec:
             return False
         self._generation += 1

@@ -35,15 +35,34 @@ class IdentitySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTlsSpec:
+    """How an endpoint is spoken to over TLS. Paths of PEM files; ``digest`` changes when what they hold does.
+
+    ``ca`` empty: the system's authorities. ``name`` empty: the endpoint's host is what its certificate has to name.
+    """
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    name: str = ""
+    verify: bool = True
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """One address of a version. ``host`` is an IP address or a name."""
+    """One address of a version: a ``host`` (an IP address or a name) and a port, or the ``path`` of a unix socket."""
 
     host: str
     port: int
+    path: str = ""
+    tls: ClientTlsSpec | None = None
 
     @property
     def address(self) -> str:
-        """``host:port``, with brackets around an IPv6 address."""
+        """``host:port``, with brackets around an IPv6 address, or ``unix:/path``."""
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -76,6 +95,15 @@ class TimeoutsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorPageSpec:
+    """What a service's clients see instead of the router's own words; ``body`` is the file's content."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One routed application. ``rings`` run from the inner one to the default ring, which is last."""
 
@@ -89,17 +117,82 @@ class ServiceSpec:
     killed: tuple[str, ...] = ()
     response_headers: bool = True
     timeouts: TimeoutsSpec = TimeoutsSpec()
+    body_bytes: int | None = None
+    """Of a request, at the most; 0 for no limit, None for the listener's."""
+    error_pages: tuple[ErrorPageSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """What one client may take. 0 is no limit, where that is possible."""
+
+    head_bytes: int = 64 * 1024
+    """Of a request head. HAProxy's buffer holds 16 KiB, nginx's four of 8 KiB, Envoy's 60 KiB."""
+    uri_bytes: int = 16 * 1024
+    """Of a request target. RFC 9110 §4.1 asks for 8,000 at least; nginx takes 8 KiB."""
+    fields: int = 200
+    """Of a head. Envoy and Apache take 100, HAProxy 101; nginx limits their bytes alone."""
+    body_bytes: int = 0
+    """Of a request body. nginx takes 1 MiB, HAProxy and Envoy anything."""
+    body_rate: int = 500
+    """Bytes per second that an upload has to keep, after its first 20 s (Apache's RequestReadTimeout)."""
+    requests_per_connection: int = 0
+    """nginx closes after 1,000, Envoy and HAProxy never."""
+    connections: int = 0
+    """Of all clients at a time, over all workers; 0: as many as the open files of a worker allow."""
+    connections_per_client: int = 0
+    """Of one address at a time, in each worker; trusted proxies are exempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSpec:
+    """A certificate chain with its key (PEM files), and the lower-case names it is for; ``*.`` matches one label."""
+
+    certificate: str
+    key: str
+    names: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTlsSpec:
+    """How a listener speaks TLS. The first certificate is for clients that name no host, or an unknown one."""
+
+    certificates: tuple[CertificateSpec, ...]
+    client_ca: str = ""
+    client_certificate: Literal["none", "optional", "required"] = "none"
+    client_ca_digest: str = ""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    hsts_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSpec:
+    """One listening socket; ``redirect_port`` not 0: it only sends its clients to https there."""
+
+    address: str
+    tls: ServerTlsSpec | None = None
+    proxy_protocol: bool = False
+    redirect_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSpec:
-    """What a worker needs to know about those who connect to it."""
+    """What a worker needs to know about those who connect to it. Timeouts in seconds; 0 for ``request`` is none."""
 
     trusted_proxies: tuple[str, ...] = ()
     head_timeout: float = 10.0
     idle_timeout: float = 75.0
     body_timeout: float = 60.0
+    send_timeout: float = 60.0
+    request_timeout: float = 0.0
+    tunnel_timeout: float = 3600.0
     drain_timeout: float = 30.0
+    limits: LimitsSpec = LimitsSpec()
+    via: Literal["request", "both", "off"] = "request"
+    serves_trace: bool = False
+    answers_expect: bool = False
+    sockets: tuple[SocketSpec, ...] = (SocketSpec(""),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,8 @@ class Control:
         self._path = path
         self._listen = listen
         self._started_at = time.time()
-        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._digest = digest_of(path.read_bytes(), settings)
+        self._bound = settings
         self._refused_digest = ""
         self._config_error = ""
         self._needs_restart: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ class Control:
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         try:
-            has_changed = self.board.refresh(self.settings, live)
+            has_changed = self.board.refresh(self.settings, live, self._bound)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -126,7 +127,7 @@ class Control:
         except OSError as error:
             self._refuse_config(f"cannot read {self._path}: {error.strerror}", digest="unreadable")
             return
-        digest = hashlib.sha256(content).hexdigest()
+        digest = digest_of(content, self.settings)
         if digest == self._digest:
             if is_asked:
                 self._reloads["unchanged"] += 1
@@ -142,7 +143,7 @@ class Control:
         except ConfigError as error:
             self._refuse_config(str(error), digest)
             return
-        self._accept_config(settings, digest)
+        self._accept_config(settings, digest_of(content, settings))
 
     def _refuse_config(self, why: str, digest: str) -> None:
         if digest == self._refused_digest:
@@ -157,8 +158,12 @@ class Control:
         self._reloads["success"] += 1
         self._revision += 1
         self._loaded_at = time.time()
-        fixed = ("listen", "admin", "workers", "state_dir", "redis", "instance")
+        fixed = ("admin", "workers", "state_dir", "redis", "instance")
         self._needs_restart = tuple(key for key in fixed if getattr(old, key) != getattr(settings, key))
+        if _sockets(settings) == _sockets(self._bound):
+            self._bound = settings
+        else:
+            self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
         self._refresh(self.store.live)
         self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
@@ -263,6 +268,22 @@ class Control:
                 for ring in service.rings
             ],
         }
+
+
+def digest_of(content: bytes, settings: Settings) -> str:
+    """Changes when the config does, or what the files hold that it names."""
+    digest = hashlib.sha256(content)
+    for path in sorted(settings.files.found.values()):
+        try:
+            digest.update(Path(path).read_bytes())
+        except OSError as error:
+            digest.update(str(error).encode())
+    return digest.hexdigest()
+
+
+def _sockets(settings: Settings) -> list[tuple[str, bool]]:
+    """What of the listeners is fixed once they are open."""
+    return [(str(one.address), one.proxy_protocol) for one in settings.listen]
 
 
 def service_rules(settings: Settings) -> dict[str, ServiceRules]:

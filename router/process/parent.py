@@ -6,10 +6,14 @@ accept queue survives it. It waits for signals with them blocked, which leaves n
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +25,8 @@ from typing import Final
 
 import structlog
 
-from router.process.worker import BACKLOG
+from router.config.values import Address
+from router.process.listening import BACKLOG
 
 WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 RESTART_SECONDS: Final = (0.0, 5.0)
@@ -67,20 +72,21 @@ class Parent:
     """One running router."""
 
     config: Path
-    host: str
-    port: int
+    addresses: list[Address]
     workers: int
     drain_seconds: float
     restarts: int = 0
     children: list[Child] = field(default_factory=list)
-    _sockets: list[socket.socket] = field(default_factory=list)
+    _sockets: list[list[socket.socket]] = field(default_factory=list)
+    """Per address one for each worker, or one that all share."""
     _log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
 
     def run(self, announce: Callable[[], None] | None = None) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code. Raises ListenError before anything is started."""
         # Blocked before the first child: a signal that comes early waits instead of killing.
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        self._sockets = listening_sockets(self.host, self.port, self.workers)
+        raise_open_files()
+        self._sockets = [listening_sockets(address, self.workers) for address in self.addresses]
         runtime = Path(tempfile.mkdtemp(prefix="ring-router-"))
         try:
             self._create_children(runtime)
@@ -93,6 +99,9 @@ class Parent:
             for child in self.children:
                 child.signal(signal.SIGKILL)
             shutil.rmtree(runtime, ignore_errors=True)
+            for address in self.addresses:
+                if address.path:
+                    Path(address.path).unlink(missing_ok=True)
 
     def _create_children(self, runtime: Path) -> None:
         common = ["--parent", str(os.getpid()), "--runtime", str(runtime)]
@@ -102,18 +111,19 @@ class Parent:
             Child(
                 "control",
                 [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
-                 str(self.workers), "--listen", f"{self.host}:{self.port}"],
+                 str(self.workers), "--listen", str(self.addresses[0])],
             )
         )  # fmt: skip
-        for slot, listener in enumerate(self._sockets):
-            descriptor = listener.fileno()
+        for slot in range(self.workers):
+            descriptors = tuple(sockets[slot % len(sockets)].fileno() for sockets in self._sockets)
             self.children.append(
                 Child(
                     f"worker {slot}",
-                    [*python, "router.process.worker", *common, "--slot", str(slot), "--fd", str(descriptor)],
-                    (descriptor,),
+                    [*python, "router.process.worker", *common, "--slot", str(slot), "--workers", str(self.workers),
+                     "--fd", *map(str, descriptors)],
+                    descriptors,
                 )
-            )
+            )  # fmt: skip
 
     def _watch(self) -> int:
         while True:
@@ -151,8 +161,9 @@ class Parent:
         )
         for child in workers:
             child.signal(signal.SIGTERM)
-        for listener in self._sockets:
-            listener.close()
+        for sockets in self._sockets:
+            for listener in sockets:
+                listener.close()
         clean = self._await_end(workers, self.drain_seconds + KILL_MARGIN_SECONDS)
         control.signal(signal.SIGTERM)
         clean = self._await_end([control], CONTROL_STOP_SECONDS) and clean
@@ -174,8 +185,40 @@ class Parent:
         return True
 
 
-def listening_sockets(host: str, port: int, count: int) -> list[socket.socket]:
-    """One listening socket per worker, all on one address. Raises ListenError."""
+def raise_open_files() -> None:
+    """As many open files as allowed, as HAProxy and nginx do it; the children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def listening_sockets(address: Address, count: int) -> list[socket.socket]:
+    """One listening socket per worker, all on one address; a unix socket is one for all. Raises ListenError."""
+    return [_unix_socket(address.path)] if address.path else _tcp_sockets(address.host, address.port, count)
+
+
+def _unix_socket(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "there is something else than a socket")
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)  # left behind by somebody who died
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(
+            f"cannot listen on unix:{path}: {error.strerror or error}. "
+            "Stop what uses the socket, see to its directory, or set another one with `listen:` in the config."
+        ) from None
+    return listener
+
+
+def _tcp_sockets(host: str, port: int, count: int) -> list[socket.socket]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # SO_REUSEPORT would share a port with a stranger of the same user in silence: ask without it first.

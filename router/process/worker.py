@@ -1,6 +1,6 @@
-"""A worker process: the data plane, a listening socket it was given, and a channel to control.
+"""A worker process: the data plane, the listening sockets it was given, and a channel to control.
 
-It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listener with its
+It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listeners with its
 first snapshot and not before. SIGTERM drains; a second one breaks off.
 """
 
@@ -14,7 +14,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -25,13 +24,13 @@ import uvloop
 
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.process.listening import Listening
 from router.proxy.plane import DataPlane
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
 from router.telemetry.messages import LENGTH, Applied, Hello, Report, decode_install, frame, pack_counters
 
 REPORT_SECONDS: Final = 1.0
 RECONNECT_SECONDS: Final = (0.05, 1.0)
-BACKLOG: Final = 4096
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 CHANNEL_FILE: Final = "control.sock"
 
@@ -39,13 +38,15 @@ CHANNEL_FILE: Final = "control.sock"
 class Worker:
     """One worker: owns its plane, its server and its tasks."""
 
-    def __init__(self, slot: int, listener: socket.socket, runtime: Path) -> None:
+    def __init__(self, slot: int, workers: int, descriptors: list[int], runtime: Path) -> None:
         self.loop = asyncio.get_running_loop()
         self.slot = slot
-        self.plane = DataPlane(self.loop, self.spawn)
-        self._listener = listener
+        self.plane = DataPlane(self.loop, self.spawn, workers)
+        self._listening = [
+            Listening(self.plane, number, descriptor, self.spawn) for number, descriptor in enumerate(descriptors)
+        ]
         self._runtime = runtime
-        self._server: asyncio.Server | None = None
+        self._is_open = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
         self._terms = 0
@@ -81,24 +82,12 @@ class Worker:
             self._drained.set()
 
     async def _drain(self) -> None:
-        if self._server is not None:
-            await self._take_waiting()
-            self._server.close()
+        for listening in self._listening:
+            await listening.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.plane.listener.drain_timeout):
                 await self.plane.drain()
         self._drained.set()
-
-    async def _take_waiting(self) -> None:
-        """Accept what the kernel has queued already: those clients have been told that they are connected."""
-        with socket.socket(fileno=os.dup(self._listener.fileno())) as listener:
-            listener.setblocking(False)
-            for _ in range(BACKLOG):
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                await self.loop.connect_accepted_socket(self.plane.accept, connection)
 
     # -- the snapshot --------------------------------------------------------------------------------------------------
 
@@ -113,12 +102,16 @@ class Worker:
             plane.access_log = None
             if spec.access_log != "off":
                 plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, plane.lines_dropped)
-        if self._server is None and not self._terms:
+        if not self._is_open:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
+            self._is_open = True
             gc.collect()
             gc.freeze()
             self._flush_log()
-            self._server = await self.loop.create_server(plane.accept, sock=self._listener, backlog=BACKLOG)
+        if not self._terms:
+            for listening, one in zip(self._listening, spec.listener.sockets, strict=False):
+                with contextlib.suppress(OSError):  # control has read the same files, and says what is wrong with them
+                    await listening.open(one)
 
     def _flush_log(self) -> None:
         """Lines that no batch has taken along."""
@@ -137,7 +130,7 @@ class Worker:
                 await self._session(reader, writer)
             except (OSError, EOFError, msgspec.DecodeError):
                 failures += 1
-            if self._server is None and failures > 1:
+            if not self._is_open and failures > 1:
                 await self._install_left_behind()
             await asyncio.sleep(self._random.uniform(0, min(longest, delay * 2 ** min(failures, 10))))
 
@@ -181,16 +174,15 @@ def resident_bytes() -> int:
 
 
 async def _main(options: argparse.Namespace) -> None:
-    listener = socket.socket(fileno=options.fd)
-    listener.setblocking(False)
-    await Worker(options.slot, listener, options.runtime).run()
+    await Worker(options.slot, options.workers, options.fd, options.runtime).run()
 
 
 def main() -> None:
     """Entry point of a worker process; the parent is the one who calls it."""
     parser = argparse.ArgumentParser(prog="ring-router worker")
     parser.add_argument("--slot", type=int, required=True)
-    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--fd", type=int, nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--runtime", type=Path, required=True)
     options = parser.parse_args()

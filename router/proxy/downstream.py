@@ -1,7 +1,7 @@
 """A client's connection: reads heads and bodies, one exchange at a time, in order.
 
-It knows where messages end and who is connected; which ring and which endpoint is asked of the plane and carried out by
-the exchange. Requests that arrive while one is in flight wait unread (pipelining, RFC 9112 §9.3.2).
+It knows where messages end and who is connected; which ring and which endpoint is the business of ``admit`` and the
+exchange. Requests that arrive while one is in flight wait unread (pipelining, RFC 9112 §9.3.2).
 """
 
 from __future__ import annotations
@@ -9,36 +9,33 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from router.core.decide import decide, identify
-from router.core.hashing import UserKey
+from router.core.spec import ErrorPageSpec
+from router.proxy.admit import accept_of, admit
+from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, render
-from router.proxy.forwarding import (
-    forwarded_by_stranger,
-    forwarded_by_trusted,
-    keeps_alive,
-)
-from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody
-from router.proxy.heads import (
+from router.proxy.framing import BodyReader, trailers_of
+from router.proxy.grammar import (
     BARE_LF,
+    ExpectationError,
+    FramingError,
     RefusedMethodError,
-    RequestHead,
+    TargetTooLongError,
     TooManyFieldsError,
     UnknownCodingError,
     UnknownVersionError,
-    replace_field,
-    to_origin_form,
 )
+from router.proxy.heads import RequestHead, to_origin_form
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
+    from router.proxy.door import Door
     from router.proxy.plane import DataPlane
 
-MAX_HEAD: Final = 64 * 1024
-"""Bytes of a request head. HAProxy's default buffer holds 16 KiB, nginx's four of 8 KiB, Envoy's 60 KiB."""
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused upload is read and thrown away, so that the answer is not lost to a reset."""
 _CR: Final = 13
@@ -48,6 +45,8 @@ _REFUSALS: Final = {
     UnknownVersionError: Failure.VERSION_REFUSED,
     RefusedMethodError: Failure.METHOD_REFUSED,
     TooManyFieldsError: Failure.HEAD_TOO_LARGE,
+    TargetTooLongError: Failure.URI_TOO_LONG,
+    ExpectationError: Failure.EXPECTATION_FAILED,
 }
 """What is wrong with a head, where it is not just malformed."""
 
@@ -56,31 +55,39 @@ class Downstream:
     """One client connection."""
 
     __slots__ = (
-        "_body", "_forwarded", "_holds", "_is_in_head", "_lingers", "_partial", "_unsent",
-        "address", "deadline", "exchange", "is_http10", "is_trusted", "is_write_paused", "keep_alive", "looked_at",
-        "plane", "slot", "transport",
+        "_body", "_body_due", "_held_at", "_holds", "_is_in_head", "_lingers", "_unsent",
+        "address", "deadline", "door", "ends", "exchange", "forwarded", "is_http10", "is_trusted", "is_write_paused",
+        "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, plane: DataPlane) -> None:
+    def __init__(self, plane: DataPlane, door: Door, address: bytes) -> None:
         self.plane = plane
+        self.door = door
         self.exchange: Exchange | None = None
         self.keep_alive = True
         self.is_http10 = False
         self.is_trusted = False
         self.is_write_paused = False
-        self.address = b""
+        self.address = address
+        """Of the client, as the socket or a PROXY header says; empty until there is a connection."""
         self.deadline = NEVER
         self.slot = -1
         self.looked_at = NEVER
         self._is_in_head = False
-        self._partial = bytearray()
+        self.partial = bytearray()
         self._body: BodyReader | None = None
         self._holds = False
         self._lingers = False
         self._unsent = 0
-        self._forwarded = b""
+        self.requests = 0
+        self.ends = NEVER
+        """When the whole request has to be over."""
+        self._body_due = NEVER
+        """When the upload, at its slowest, has to be over; moves with what is received."""
+        self._held_at = 0.0
+        self.forwarded = b""
 
     def __repr__(self) -> str:
         return f"<Downstream {self.address.decode('latin-1')} {self.exchange or 'idle'}>"
@@ -88,18 +95,21 @@ class Downstream:
     @property
     def is_idle(self) -> bool:
         """Nothing received that is not answered."""
-        return self.exchange is None and not self._partial
+        return self.exchange is None and not self.partial
 
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0].removeprefix("::ffff:").encode() if isinstance(peer, tuple) else b"unix:"
-        self._forwarded = forwarded_by_stranger(self.address, b"")
-        self.plane.joined(self)
+        if not self.address:
+            peer = transport.get_extra_info("peername")
+            self.address = peer[0].removeprefix("::ffff:").encode() if isinstance(peer, tuple) else UNIX
+        self.forwarded = forwarded_by_stranger(self.address, self.door.scheme)
         self.deadline = monotonic() + self.plane.listener.head_timeout
         self.plane.wheel.place(self)
+        refused = self.plane.joined(self)
+        if refused is not None:
+            self.refuse(refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.plane.wheel.remove(self)
@@ -110,6 +120,7 @@ class Downstream:
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
+        self.arm(self.plane.listener.send_timeout)
         if self.exchange is not None and self.exchange.upstream is not None:
             self.exchange.upstream.pause_reading()
 
@@ -124,11 +135,13 @@ class Downstream:
         """The client sends faster than this side takes it."""
         if not self._holds:
             self._holds = True
+            self._held_at = monotonic()
             self.transport.pause_reading()
 
     def release_reading(self) -> None:
         if self._holds:
             self._holds = False
+            self._body_due += monotonic() - self._held_at  # the wait was not the client's
             self.transport.resume_reading()
 
     @property
@@ -138,19 +151,21 @@ class Downstream:
 
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is being waited for."""
-        self.deadline = deadline = monotonic() + seconds
+        self.deadline = deadline = min(monotonic() + seconds, self.ends)
         if deadline < self.looked_at:
             self.plane.wheel.sooner(self)
 
     def on_deadline(self, now: float) -> None:
-        if self.exchange is not None:
-            self.exchange.timed_out()
-        elif self._partial and not self._lingers:
-            self.refuse(Failure.REQUEST_TIMEOUT)
-        elif (unsent := self.transport.get_write_buffer_size()) and unsent != self._unsent:
+        exchange = self.exchange
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent != self._unsent and now < self.ends and (exchange is None or self.is_write_paused):
             # Slow, but reading: what is on its way may arrive as long as some of it does.
             self._unsent = unsent
-            self.arm(self.plane.listener.body_timeout)
+            self.arm(self.plane.listener.send_timeout)
+        elif exchange is not None:
+            exchange.timed_out(is_last=now >= self.ends)
+        elif self.partial and not self._lingers:
+            self.refuse(Failure.REQUEST_TIMEOUT)
         else:
             self.transport.abort()
 
@@ -160,13 +175,13 @@ class Downstream:
         if self.exchange is not None or self.is_write_paused or self._lingers:
             self._out_of_turn(data)
             return
-        if self._partial:
-            scanned = len(self._partial)
-            self._partial += data
+        if self.partial:
+            scanned = len(self.partial)
+            self.partial += data
             if self._is_still_waiting(scanned):
                 return
-            data = bytes(self._partial)
-            self._partial.clear()
+            data = bytes(self.partial)
+            self.partial.clear()
         self._head(data)
 
     def eof_received(self) -> bool:
@@ -179,8 +194,12 @@ class Downstream:
             return
         body, exchange = self._body, self.exchange
         if body is None or exchange is None:
+            if exchange is not None and exchange.is_tunnel:
+                exchange.up_the_tunnel(data)
+                self.arm(self.plane.listener.tunnel_timeout)
+                return
             # The next request, before this one is answered and taken: it waits, and so does the client.
-            self._partial += data
+            self.partial += data
             self.hold_reading()
             return
         try:
@@ -188,27 +207,38 @@ class Downstream:
         except FramingError:
             exchange.fail(Failure.BAD_REQUEST)
             return
-        if body.done:
+        limit = exchange.lane.body_bytes
+        if limit and exchange.received + len(piece) > limit:
+            exchange.fail(Failure.BODY_TOO_LARGE)
+        elif body.done:
             self._body = None
-            self._partial += body.rest
+            self.partial += body.rest
             self.arm(exchange.lane.pool.first_byte)
+            exchange.request_body(piece, trailers_of(body), done=True)
         else:
-            self.arm(self.plane.listener.body_timeout)
-        exchange.request_body(piece, done=body.done)
+            self._await_body(len(data))
+            exchange.request_body(piece, b"", done=False)
+
+    def _await_body(self, received: int) -> None:
+        """More of the upload has to come: some of it soon, and all of it not too slowly."""
+        listener = self.plane.listener
+        if listener.limits.body_rate:
+            self._body_due += received / listener.limits.body_rate
+        self.arm(min(listener.body_timeout, max(0.0, self._body_due - monotonic())))
 
     def _is_still_waiting(self, scanned: int) -> bool:
         """Whether the bytes after ``scanned`` neither end the head nor spoil it: tiny pieces cost no more."""
-        partial = self._partial
+        partial = self.partial
         return (
             partial.find(b"\r\n\r\n", max(0, scanned - 3)) < 0
-            and len(partial) <= MAX_HEAD
+            and len(partial) <= self.plane.listener.limits.head_bytes
             and not BARE_LF.search(partial, scanned)
         )
 
     def _head(self, data: bytes) -> None:
         """A whole head if there is one, else wait for the rest of it."""
         end = data.find(b"\r\n\r\n")
-        if not 0 < end <= MAX_HEAD:
+        if not 0 < end <= self.plane.listener.limits.head_bytes:
             self._no_head(data)
             return
         if data[0] == _CR and data[1] == _LF:
@@ -224,7 +254,7 @@ class Downstream:
         except FramingError as error:
             self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST))
             return
-        self._request(head, data[end + 4 :])
+        admit(self, head, data[end + 4 :])
 
     def _no_head(self, data: bytes) -> None:
         """No end of a head in sight, or one out of bounds."""
@@ -232,8 +262,8 @@ class Downstream:
             return  # some clients send one behind a body; it is not the beginning of anything
         if data[:4] == b"\r\n\r\n":
             self.refuse(Failure.BAD_REQUEST)
-        elif len(data) > MAX_HEAD:
-            self.refuse(Failure.HEAD_TOO_LARGE)
+        elif len(data) > self.plane.listener.limits.head_bytes:
+            self.refuse(Failure.HEAD_TOO_LARGE if b"\r\n" in data[:-2] else Failure.URI_TOO_LONG)
         elif BARE_LF.search(data):
             self.refuse(Failure.BAD_REQUEST)
         elif data:
@@ -241,73 +271,22 @@ class Downstream:
                 # Once per head: a byte now and then must not buy more time.
                 self._is_in_head = True
                 self.arm(self.plane.listener.head_timeout)
-            self._partial += data
+            self.partial += data
 
-    def _request(self, head: RequestHead, rest: bytes) -> None:
-        """A head that was read: who is it, which ring, which version; then on its way."""
-        started = monotonic()
-        plane = self.plane
-        is_http10 = head.start.is_http10
-        self.is_http10 = is_http10
-        self.keep_alive = (
-            not is_http10 if head.connection is None else keeps_alive(head.connection, is_http10=is_http10)
-        )
-        body: BodyReader | None = None
-        if head.chunked:
-            body = ChunkedBody()
-        elif head.length > 0:
-            body = LengthBody(head.length)
+    def expect_body(self, body: BodyReader, due: float) -> None:
+        """What follows is this body, over by ``due`` at its slowest."""
+        self._body = body
+        self._body_due = due
 
-        snapshot = plane.snapshot
-        service = snapshot.find(head.host, head.path) if snapshot is not None else None
-        if service is None:
-            if body is None:
-                self._partial += rest
-            failure = Failure.NO_SERVICE if snapshot is not None else Failure.NOT_READY
-            self.refuse(failure, head.request_id, body is None, head.start.method == b"HEAD")
-            return
-        key = identify(service, head)
-        minted = b""
-        if key is None and service.anonymous_cookie is not None:
-            minted = plane.new_anonymous_key()
-            key = UserKey(minted)
-        lane = plane.lanes[service.index][decide(service, head, key).index]
-
-        request_id = head.request_id or plane.new_request_id()
-        lines = head.lines
-        if not head.authority:
-            replace_field(lines, b"host", b"Host: " + lane.host)
-        if self.is_trusted:
-            forwarded = forwarded_by_trusted(head.via_proxy or {}, self.address, head.authority)
-        else:
-            forwarded = self._forwarded + head.authority
-        if head.chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        lines += (lane.request_lines, forwarded, b"X-Request-Id: " + request_id, b"", b"")
-        first = b""
-        is_complete = True
-        if body is not None:
-            if rest:
-                try:
-                    first = body.feed(rest)
-                except FramingError:
-                    self.refuse(Failure.BAD_REQUEST, request_id)
-                    return
-                rest = body.rest
-            is_complete = body.done
-            if not is_complete:
-                self._body = body
-        if rest and is_complete:
-            self._partial += rest
-        exchange = Exchange(self, lane, head, request_id, started, minted)
-        self.exchange = exchange
-        waits = lane.pool.first_byte if is_complete else plane.listener.body_timeout
-        self.deadline = deadline = started + waits
-        if deadline < self.looked_at:
-            plane.wheel.sooner(self)
-        if not is_complete:
-            self.release_reading()  # before it is sent, which may hold it again
-        exchange.send(first, is_complete)
+    def enter_tunnel(self) -> None:
+        """What the client sends from now on is the backend's; some of it may have come already."""
+        self.ends = NEVER
+        self.arm(self.plane.listener.tunnel_timeout)
+        data = bytes(self.partial)
+        self.partial.clear()
+        if data and self.exchange is not None:
+            self.exchange.up_the_tunnel(data)
+        self.release_reading()
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.
@@ -322,29 +301,47 @@ class Downstream:
     # -- the ends of a request -----------------------------------------------------------------------------------------
 
     def refuse(
-        self, failure: Failure, request_id: bytes = b"", is_complete: bool = False, head_only: bool = False
+        self,
+        failure: Failure,
+        head: RequestHead | None = None,
+        is_complete: bool = False,
+        pages: tuple[ErrorPageSpec, ...] = (),
     ) -> None:
         """Answer a request that never got a ring. The connection survives only if the message was whole."""
-        plane = self.plane
-        plane.answered(failure.value.word)
-        self.keep_alive = self.keep_alive and is_complete and not failure.value.closes and not plane.is_draining
-        self.transport.write(
-            render(failure, request_id or plane.new_request_id(), close=not self.keep_alive, head_only=head_only)
+        line = b"" if head is None else head.start.method
+        self.answer(
+            failure.value.word,
+            lambda request_id, close: render(
+                failure, request_id, close=close, head_only=line == b"HEAD", accept=accept_of(head), pages=pages
+            ),
+            head,
+            is_complete and not failure.value.closes,
         )
+
+    def answer(
+        self, word: str, make: Callable[[bytes, bool], bytes], head: RequestHead | None, is_complete: bool
+    ) -> None:
+        """Answer a request here; ``make`` gets the request id, and whether the connection is closed."""
+        plane = self.plane
+        plane.answered(word)
+        self.keep_alive = self.keep_alive and is_complete and not plane.is_draining
+        request_id = head.request_id if head is not None and head.request_id else plane.new_request_id()
+        self.transport.write(make(request_id, not self.keep_alive))
         self.finished(monotonic())
 
     def finished(self, now: float) -> None:
         """The response is written: on to the next request, or away."""
         self.exchange = None
+        self.ends = NEVER
         if not self.keep_alive:
             self._body = None
-            self._partial.clear()
+            self.partial.clear()
             self._linger()
             return
         self.deadline = deadline = now + self.plane.listener.idle_timeout
         if deadline < self.looked_at:
             self.plane.wheel.sooner(self)
-        if self._partial:
+        if self.partial:
             # Not from here: a client that pipelines would make the stack as deep as its queue.
             self.plane.loop.call_soon(self._next)
         elif self._holds:
@@ -354,8 +351,8 @@ class Downstream:
         """Read the request that waited. If there is none that wants more, the client may send again."""
         if self._is_busy() or self.transport.is_closing():
             return
-        data = bytes(self._partial)
-        self._partial.clear()
+        data = bytes(self.partial)
+        self.partial.clear()
         if data:
             self._head(data)
         if not self._is_busy():

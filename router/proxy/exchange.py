@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
+from router.proxy.connect import connect
 from router.proxy.failures import Failure, render
-from router.proxy.framing import LAST_CHUNK, chunk
-from router.proxy.heads import RequestHead, ResponseHead, replace_field
+from router.proxy.forwarding import add_anonymous_cookie
+from router.proxy.framing import chunk, last_chunk
+from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
 from router.proxy.pool import Endpoint
+from router.proxy.upgrade import UPGRADE_LINES, is_accepted
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -26,27 +29,32 @@ CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 CONNECT_ATTEMPTS: Final = 3
 _SHORT_HEAD: Final = 16 * 1024
-_SET_COOKIE: Final = b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax"
 
 
 class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried", "_status",
-        "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent", "lane", "minted",
-        "received", "request_id", "sent", "sent_at", "start", "started", "upstream",
+        "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried",
+        "_status", "client", "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent",
+        "is_tunnel", "lane", "minted", "received", "request_id", "sent", "sent_at", "start", "started", "upstream",
+        "websocket_key",
     )  # fmt: skip
 
     def __init__(
-        self, downstream: Downstream, lane: Lane, head: RequestHead, request_id: bytes, started: float, minted: bytes
+        self, downstream: Downstream, lane: Lane, head: RequestHead, client: bytes, started: float, minted: bytes
     ) -> None:
         self.downstream = downstream
         self.lane = lane
         self.start = head.start
-        self.request_id = request_id
+        self.request_id = head.request_id
         self.minted = minted
         """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
+        self.client = client
+        """Whose request it is; not the peer's address where that is a trusted proxy."""
+        self.websocket_key = b""
+        """Of a handshake; empty for everything else."""
+        self.is_tunnel = False
         self.started = started
         self.sent_at = started
         self.sent = 0
@@ -70,7 +78,7 @@ class Exchange:
 
     # -- the request -------------------------------------------------------------------------------------------------
 
-    def send(self, first: bytes, is_complete: bool) -> None:
+    def send(self, first: bytes, trailers: bytes, is_complete: bool) -> None:
         """Choose an endpoint and send the head with the body bytes that came with it."""
         lane = self.lane
         lane.decided += 1
@@ -78,7 +86,7 @@ class Exchange:
         self.is_request_complete = is_complete
         data = self._head
         if first or (is_complete and self._chunks_request):
-            data += self._body(first, is_complete)
+            data += self._body(first, is_complete, trailers)
         endpoint = lane.pool.pick(self.downstream.plane.choose)
         if endpoint is None:
             self.fail(Failure.NO_ENDPOINT)
@@ -108,10 +116,10 @@ class Exchange:
         """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
         return self.received > 0 or len(self._head) > _SHORT_HEAD
 
-    def request_body(self, piece: bytes, *, done: bool) -> None:
-        """More of the request body, already without its framing."""
+    def request_body(self, piece: bytes, trailers: bytes, *, done: bool) -> None:
+        """More of the request body, already without its framing; ``trailers`` come with its end."""
         self.is_request_complete = done
-        data = self._body(piece, done)
+        data = self._body(piece, done, trailers)
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
@@ -121,12 +129,12 @@ class Exchange:
                 self.is_request_sent = True
                 self.sent_at = monotonic()
 
-    def _body(self, piece: bytes, done: bool) -> bytes:
+    def _body(self, piece: bytes, done: bool, trailers: bytes = b"") -> bytes:
         self.received += len(piece)
         if not self._chunks_request:
             return piece
         framed = chunk(piece) if piece else b""
-        return framed + LAST_CHUNK if done else framed
+        return framed + last_chunk(trailers) if done else framed
 
     def pause_upload(self) -> None:
         self.downstream.hold_reading()
@@ -143,32 +151,21 @@ class Exchange:
         )
 
     async def _connected(self, endpoint: Endpoint) -> None:
-        plane, spec = self.downstream.plane, endpoint.spec
-        try:
-            async with asyncio.timeout(self.lane.pool.connect_timeout):
-                _, protocol = await plane.loop.create_connection(
-                    lambda: cast(asyncio.BaseProtocol, Upstream(endpoint, plane.wheel)), spec.host, spec.port
-                )
-            upstream = cast(Upstream, protocol)
-        except TimeoutError:
-            endpoint.failed("timeout")
-            failure = Failure.CONNECT_TIMEOUT
-        except OSError:
-            endpoint.failed("connect")
-            failure = Failure.CONNECT_FAILED
-        else:
+        plane = self.downstream.plane
+        made = await connect(plane, endpoint, self.lane.pool.connect_timeout)
+        if isinstance(made, Upstream):
             if self.is_finished:
-                upstream.uses = 1  # it will have waited: as likely to be dead as any other kept connection
-                upstream.rest_in_pool()
+                made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
+                made.rest_in_pool()
                 return
-            self._send_held(upstream, endpoint)
+            self._send_held(made, endpoint)
             return
         if self.is_finished:
             return
         # Nothing was sent, so any method may go to another endpoint of the same version.
         other = self.lane.pool.pick(plane.choose, avoid=endpoint)
         if other is None or other is endpoint or self._attempts >= CONNECT_ATTEMPTS:
-            self.fail(failure)
+            self.fail(made)
             return
         self.endpoint = other
         warm = other.reserve.borrow()
@@ -182,6 +179,9 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         endpoint = self.endpoint
         if self.is_finished or endpoint is None:
+            return
+        if self.is_tunnel:
+            self.end_tunnel()
             return
         was_reused = upstream is not None and upstream.uses > 1
         if (
@@ -210,17 +210,55 @@ class Exchange:
         if not self.downstream.is_http10:
             self.downstream.transport.write(b"\r\n".join((*head.lines, b"", b"")))
 
-    def respond(self, head: ResponseHead, piece: bytes, done: bool) -> None:
+    def takes_upgrade(self, head: ResponseHead) -> bool:
+        """Whether a 101 is what this request asked for (RFC 6455 §4.1)."""
+        return self.websocket_key != b"" and is_accepted(head, self.websocket_key)
+
+    def open_tunnel(self, head: ResponseHead, piece: bytes) -> None:
+        """The backend changes protocols: from here on bytes are passed as they are, both ways."""
+        downstream, lane = self.downstream, self.lane
+        self.is_tunnel = True
+        self._status = head.status
+        now = monotonic()
+        lane.meter.answered(now - self.sent_at)
+        self.sent_at = now
+        downstream.keep_alive = False
+        self.sent += len(piece)
+        lines = [line for line in (*head.lines, *UPGRADE_LINES, lane.response_lines) if line]
+        downstream.transport.write(b"\r\n".join((*lines, b"", piece)))
+        downstream.enter_tunnel()
+
+    def up_the_tunnel(self, data: bytes) -> None:
+        """From the client to the backend."""
+        self.received += len(data)
+        if self.upstream is not None:
+            self.upstream.transport.write(data)
+
+    def end_tunnel(self) -> None:
+        """One side has left: what is on its way may arrive, then the other side leaves too."""
+        if self.is_finished:
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.leave()
+        self._finish(self.sent_at, False)
+        self.downstream.finished(monotonic())
+
+    def respond(self, head: ResponseHead, piece: bytes, trailers: bytes, done: bool) -> None:
         """The response head with the first body bytes: one write."""
         downstream, lane = self.downstream, self.lane
         self._status = status = head.status
         now = monotonic()
         lane.meter.answered(now - self.sent_at)
         lines = head.lines
-        if self.minted:
-            self._set_cookie(lines)
+        if self.minted and lane.anonymous_cookie is not None:
+            add_anonymous_cookie(lines, lane.anonymous_cookie, self.minted)
         if lane.response_lines:
             lines.append(lane.response_lines)
+        if not head.has_date:
+            lines.append(downstream.plane.date_line())  # RFC 9110 §6.6.1
+        if downstream.door.hsts and not has_field(lines, b"strict-transport-security"):
+            lines.append(downstream.door.hsts)
         if head.length < 0:
             if self.start.method != b"HEAD" and status != 204 and status != 304:
                 if downstream.is_http10:
@@ -242,42 +280,37 @@ class Exchange:
             if piece:
                 piece = chunk(piece)
             if done:
-                piece += LAST_CHUNK
+                piece += last_chunk(trailers)
         lines += (b"", piece)
         downstream.transport.write(b"\r\n".join(lines))
         if done:
             self._finish(now, False)
-        else:
+            downstream.finished(now)
+        elif not downstream.is_write_paused:
             downstream.arm(lane.pool.between_bytes)
 
-    def more(self, piece: bytes, *, done: bool) -> None:
-        """More of the response body, and perhaps its end."""
+    def more(self, piece: bytes, trailers: bytes, *, done: bool) -> None:
+        """More of the response body, and perhaps its end with its trailers."""
         if self.is_finished:
             return
         transport = self.downstream.transport
         self.sent += len(piece)
         if self._is_chunked:
             framed = chunk(piece) if piece else b""
-            transport.write(framed + LAST_CHUNK if done else framed)
+            transport.write(framed + last_chunk(trailers) if done else framed)
         elif piece:
             transport.write(piece)
-        if done:
-            self._finish(monotonic(), False)
-        else:
+        if self.is_tunnel:
+            if done:
+                self.end_tunnel()
+            else:
+                self.downstream.arm(self.downstream.plane.listener.tunnel_timeout)
+        elif done:
+            now = monotonic()
+            self._finish(now, False)
+            self.downstream.finished(now)
+        elif not self.downstream.is_write_paused:
             self.downstream.arm(self.lane.pool.between_bytes)
-
-    def _set_cookie(self, lines: list[bytes]) -> None:
-        """Give the anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
-        cookie = self.lane.anonymous_cookie
-        if cookie is None:
-            return
-        fields = [(name.lower(), value) for name, _, value in (line.partition(b":") for line in lines[1:])]
-        control = b",".join(value for name, value in fields if name == b"cache-control").lower()
-        if not control and not any(name == b"expires" for name, _ in fields):
-            lines.append(b"Cache-Control: private")
-        elif b"private" not in control and b"no-store" not in control:
-            return
-        lines.append(_SET_COOKIE % (cookie, self.minted))
 
     # -- the ends ------------------------------------------------------------------------------------------------------
 
@@ -287,12 +320,13 @@ class Exchange:
             return
         downstream = self.downstream
         self._drop_upstream()
+        now = monotonic()
         if self._status:
-            self._finish(monotonic(), True)
+            self._finish(now, True)
             downstream.break_off()
             return
         self._status = failure.value.status
-        if failure.value.closes or not self.is_request_complete or self.downstream.plane.is_draining:
+        if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
         downstream.transport.write(
             render(
@@ -301,13 +335,20 @@ class Exchange:
                 close=not downstream.keep_alive,
                 head_only=self.start.method == b"HEAD",
                 lines=self.lane.response_lines,
+                accept=value_of(self._head.split(b"\r\n"), b"accept"),
+                pages=self.lane.error_pages,
             )
         )
-        self._finish(monotonic(), False)
+        self._finish(now, False)
+        downstream.finished(now)
 
-    def timed_out(self) -> None:
-        """The exchange's deadline passed: the client stalled its upload or download, or the endpoint its answer."""
-        if not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
+    def timed_out(self, *, is_last: bool) -> None:
+        """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
+        if self.is_tunnel:
+            self.end_tunnel()
+        elif is_last:
+            self.fail(Failure.DEADLINE)
+        elif not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
             self.fail(Failure.REQUEST_TIMEOUT)
         else:
             if self.endpoint is not None and not self.downstream.is_write_paused:
@@ -317,6 +358,12 @@ class Exchange:
     def client_gone(self) -> None:
         """The client left: cancel what the endpoint is doing."""
         if self.is_finished:
+            return
+        if self.is_tunnel:
+            upstream, self.upstream = self.upstream, None
+            if upstream is not None:
+                upstream.leave()
+            self._finish(self.sent_at, False)
             return
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
@@ -329,16 +376,14 @@ class Exchange:
         if upstream is not None:
             upstream.close()
 
-    def _finish(self, now: float, aborted: bool) -> None:
+    def _finish(self, now: float, is_error: bool) -> None:
+        """Settle the accounts. For a tunnel ``now`` is when it was opened: what follows is no latency."""
         self.is_finished = True
         status, duration = self._status, now - self.started
-        self.lane.meter.finished(status, duration, self.received, self.sent, aborted or status >= 500)
-        downstream = self.downstream
-        access_log = downstream.plane.access_log
+        self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
+        access_log = self.downstream.plane.access_log
         if access_log is not None:
             access_log.add(
-                now, downstream.address, self.start, status, self.sent, self.received, duration, self.lane,
+                now, self.client, self.start, status, self.sent, self.received, duration, self.lane,
                 self.endpoint.address if self.endpoint is not None else b"", self.request_id,
             )  # fmt: skip
-        if not aborted:
-            downstream.finished(now)

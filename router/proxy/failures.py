@@ -9,51 +9,114 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
 from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from router.core.spec import ErrorPageSpec
+
+ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a failure turns into. ``closes``: the downstream connection cannot be used again."""
+    """What a failure turns into.
+
+    ``closes``: the connection to the client cannot be used again. ``retryable``: nothing was done, so the client may
+    ask again as it is. ``line`` is a field line that the status asks for.
+    """
 
     status: int
     word: str
     sentence: str
     closes: bool = False
+    retryable: bool = False
+    line: bytes = b""
 
 
 class Failure(Enum):
     """Why the router, not the backend, answered."""
 
     BAD_REQUEST = Answer(400, "bad_request", "The request is malformed.", closes=True)
+    BAD_HANDSHAKE = Answer(400, "bad_handshake", "This is not a WebSocket handshake.", closes=True)
     NO_SERVICE = Answer(404, "no_service", "No service is configured for this host and path.")
-    METHOD_REFUSED = Answer(405, "method_refused", "This method is not served here.", closes=True)
-    REQUEST_TIMEOUT = Answer(408, "request_timeout", "The request did not arrive in time.", closes=True)
+    METHOD_REFUSED = Answer(405, "method_refused", "This method is not served here.", closes=True, line=ALLOW)
+    REQUEST_TIMEOUT = Answer(408, "request_timeout", "The request did not arrive in time.", closes=True, retryable=True)
+    BODY_TOO_LARGE = Answer(413, "body_too_large", "The request body is too large.", closes=True)
+    URI_TOO_LONG = Answer(414, "uri_too_long", "The request target is too long.", closes=True)
+    EXPECTATION_FAILED = Answer(417, "expectation_failed", "Only 100-continue can be expected.", closes=True)
+    UPGRADE_REQUIRED = Answer(
+        426, "upgrade_required", "Only version 13 of WebSocket is spoken.", closes=True,
+        line=b"Sec-WebSocket-Version: 13",
+    )  # fmt: skip
+    TOO_MANY_OF_CLIENT = Answer(
+        429, "too_many_of_client", "This client has too many connections.", closes=True, retryable=True
+    )
     HEAD_TOO_LARGE = Answer(431, "head_too_large", "The request head is too large.", closes=True)
-    VERSION_REFUSED = Answer(505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", closes=True)
     UNKNOWN_CODING = Answer(501, "unknown_coding", "The transfer coding is not implemented.", closes=True)
-    CONNECT_FAILED = Answer(502, "connect_failed", "The backend could not be reached.")
+    CONNECT_FAILED = Answer(502, "connect_failed", "The backend could not be reached.", retryable=True)
+    TLS_FAILED = Answer(502, "tls_failed", "The backend could not be trusted.", retryable=True)
     UPSTREAM_RESET = Answer(502, "upstream_reset", "The backend closed the connection before it answered.")
     UPSTREAM_PROTOCOL = Answer(502, "upstream_protocol", "The backend sent an answer that is not valid HTTP.")
-    NO_ENDPOINT = Answer(503, "no_endpoint", "No backend is available.")
-    NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.")
-    CONNECT_TIMEOUT = Answer(504, "connect_timeout", "The backend did not accept the connection in time.")
+    NO_ENDPOINT = Answer(503, "no_endpoint", "No backend is available.", retryable=True)
+    NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.", retryable=True)
+    TOO_MANY_CONNECTIONS = Answer(
+        503, "too_many_connections", "The router has too many connections.", closes=True, retryable=True
+    )
+    NO_DESCRIPTORS = Answer(503, "no_descriptors", "The router has no connection to spare.", retryable=True)
+    CONNECT_TIMEOUT = Answer(
+        504, "connect_timeout", "The backend did not accept the connection in time.", retryable=True
+    )
     UPSTREAM_TIMEOUT = Answer(504, "upstream_timeout", "The backend did not answer in time.")
+    DEADLINE = Answer(504, "deadline", "The request as a whole took too long.")
+    VERSION_REFUSED = Answer(505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", closes=True)
 
 
-def render(failure: Failure, request_id: bytes, *, close: bool, head_only: bool, lines: bytes = b"") -> bytes:
+def wants_json(accept: bytes) -> bool:
+    """Whether an Accept value (RFC 9110 §12.5.1) names JSON before any text."""
+    for part in accept.lower().split(b","):
+        kind, _, parameters = part.strip(b" \t").partition(b";")
+        if parameters.replace(b" ", b"") in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"):
+            continue
+        kind = kind.strip(b" \t")
+        if kind == b"application/json" or kind.endswith(b"+json"):
+            return True
+        if kind.startswith(b"text/"):
+            return False
+    return False
+
+
+def render(
+    failure: Failure,
+    request_id: bytes,
+    *,
+    close: bool,
+    head_only: bool = False,
+    lines: bytes = b"",
+    accept: bytes = b"",
+    pages: tuple[ErrorPageSpec, ...] = (),
+) -> bytes:
     """The whole response to a failed request. ``lines`` are further field lines (ring headers)."""
     answer = failure.value
-    body = f"{answer.status} {answer.word}: {answer.sentence} (request {request_id.decode('latin-1')})\n".encode()
-    head = (
-        b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-        b"Cache-Control: no-store\r\nX-Request-Id: %b\r\n%b%b\r\n"
-    ) % (
-        answer.status,
-        HTTPStatus(answer.status).phrase.encode(),
-        formatdate(usegmt=True).encode(),
-        len(body),
-        request_id,
-        lines and lines + b"\r\n",
-        b"Connection: close\r\n" if close else b"",
-    )
-    return head if head_only else head + body
+    shown = request_id.decode("latin-1")
+    kind = b"text/plain; charset=utf-8"
+    page = next((page for page in pages if page.status == answer.status), None)
+    if wants_json(accept):
+        kind = b"application/json"
+        body = msgspec.json.encode(
+            {"status": answer.status, "error": answer.word, "message": answer.sentence, "request_id": shown}
+        )
+    elif page is not None:
+        kind, body = page.content_type.encode(), page.body
+    else:
+        body = f"{answer.status} {answer.word}: {answer.sentence} (request {shown})\n".encode()
+    head = [
+        b"HTTP/1.1 %d %b" % (answer.status, HTTPStatus(answer.status).phrase.encode()),
+        b"Date: " + formatdate(usegmt=True).encode(),
+        b"Content-Type: " + kind,
+        b"Content-Length: %d" % len(body),
+        b"Cache-Control: no-store",
+        b"X-Request-Id: " + request_id,
+    ]
+    head += [line for line in (answer.line, lines, b"Connection: close" if close else b"") if line]
+    return b"\r\n".join([*head, b"", b"" if head_only else body])

@@ -1,4 +1,4 @@
-"""Which fields pass and which are ours; who the client is said to be; what a target means. Pure; bytes in, bytes out.
+"""Which fields pass and which are ours; what Connection, Host and a target mean. Pure; bytes in, bytes out.
 
 A head is never copied through: every line is parsed, judged and written again (docs/architecture.md). Order, case and
 repetition of the fields that pass are kept, which is what keeps several Set-Cookie apart.
@@ -13,45 +13,56 @@ PASS: Final = 0
 HOST: Final = 1
 COOKIE: Final = 2
 LENGTH: Final = 3
-DROP: Final = 4
+DATE: Final = 4
+MAX_FORWARDS: Final = 5
+DROP: Final = 6
 """This kind and those after it are not forwarded; some are written anew."""
-CONNECTION: Final = 5
-CODING: Final = 6
-REQUEST_ID: Final = 7
-FORWARDED: Final = 8
+CONNECTION: Final = 7
+CODING: Final = 8
+REQUEST_ID: Final = 9
+FORWARDED: Final = 10
+EXPECT: Final = 11
+UPGRADE: Final = 12
 
 _HOP_BY_HOP: Final = {
     b"keep-alive": DROP,
     b"proxy-connection": DROP,
     b"te": DROP,
-    b"trailer": DROP,
-    b"upgrade": DROP,
+    b"http2-settings": DROP,
     # Ours alone: a client must not tell the backend which ring it is in, nor a backend the client.
     b"x-ring": DROP,
     b"x-ring-version": DROP,
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
+    b"upgrade": UPGRADE,
 }
 """RFC 9110 §7.6.1 and the fields that frame a message."""
 
 REQUEST_KINDS: Final = {
     **_HOP_BY_HOP,
     b"proxy-authorization": DROP,
+    b"expect": EXPECT,
+    b"max-forwards": MAX_FORWARDS,
     b"host": HOST,
     b"cookie": COOKIE,
     b"x-request-id": REQUEST_ID,
+    # Any other X-Forwarded- as well: see FieldJudge.
     b"x-forwarded-for": FORWARDED,
-    b"x-forwarded-proto": FORWARDED,
-    b"x-forwarded-host": FORWARDED,
+    b"x-real-ip": FORWARDED,
+    b"forwarded": FORWARDED,
 }
-RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"proxy-authenticate": DROP}
+RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"proxy-authenticate": DROP, b"date": DATE}
 
-PROTECTED: Final = frozenset(
+_UNSTRIPPABLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization", b"set-cookie", b"x-ring",
-     b"x-ring-version", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
+     b"x-ring-version", b"x-request-id", b"forwarded", b"via", b"date"}
 )  # fmt: skip
-"""Fields that nobody can strip by nominating them in Connection."""
+
+
+def is_strippable(name: bytes) -> bool:
+    """Whether nominating this field (lower case) in Connection may remove it: never what others rely on."""
+    return name not in _UNSTRIPPABLE and name[:12] != b"x-forwarded-"
 
 
 def connection_options(value: bytes) -> set[bytes]:
@@ -79,7 +90,10 @@ def bare_host(value: bytes) -> bytes:
 
 
 def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
-    """Authority and origin form of an absolute-form target (RFC 9112 §3.2.2); None if it is something else."""
+    """Authority and origin form of an absolute-form target (RFC 9112 §3.2.2); None if it is something else.
+
+    The origin form is empty where there is neither path nor query.
+    """
     scheme, separator, after = target.partition(b"://")
     if not separator or scheme.lower() not in (b"http", b"https"):
         return None
@@ -87,27 +101,15 @@ def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
     authority, path = after[:slash], after[slash:]
     if not authority or b"@" in authority:
         return None
-    return authority, path if path[:1] == b"/" else b"/" + path
+    return authority, b"/" + path if path[:1] == b"?" else path
 
 
-_FORWARDED: Final = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
-
-
-def forwarded_by_stranger(address: bytes, host: bytes) -> bytes:
-    """X-Forwarded-* lines for a client that is not a trusted proxy: whatever it said of them is not repeated."""
-    return _FORWARDED % (address, b"http", host)
-
-
-def forwarded_by_trusted(said: dict[bytes, bytes], address: bytes, host: bytes) -> bytes:
-    """X-Forwarded-* lines appended to what a trusted proxy says. ``said`` has its fields by their lower-case names."""
-    before = said.get(b"x-forwarded-for")
-    return _FORWARDED % (
-        b"%b, %b" % (before, address) if before else address,
-        _last(said.get(b"x-forwarded-proto")) or b"http",
-        _last(said.get(b"x-forwarded-host")) or host,
-    )
-
-
-def _last(said: bytes | None) -> bytes:
-    """The nearest proxy's word, where several speak."""
-    return said.rpartition(b",")[2].strip(b" \t") if said else b""
+def add_anonymous_cookie(lines: list[bytes], name: bytes, key: bytes) -> None:
+    """Give an anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
+    fields = [(field.lower(), value) for field, _, value in (line.partition(b":") for line in lines[1:])]
+    control = b",".join(value for field, value in fields if field == b"cache-control").lower()
+    if not control and not any(field == b"expires" for field, _ in fields):
+        lines.append(b"Cache-Control: private")
+    elif b"private" not in control and b"no-store" not in control:
+        return
+    lines.append(b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax" % (name, key))

@@ -10,17 +10,31 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
-MAX_CHUNK_LINE: Final = 256
+from router.proxy.grammar import BARE_LF, FIELD_LINE, TOKEN_FORM, FramingError
+
+MAX_CHUNK_LINE: Final = 1024
 """Bytes of a chunk-size line with extensions; RFC 9112 §7.1.1 asks recipients to limit them."""
+MAX_EXTENSIONS: Final = 16 * 1024
+"""Bytes of all chunk extensions of a message: one in each chunk would be a body that nobody counts."""
 MAX_TRAILERS: Final = 16 * 1024
 """Bytes of a trailer section."""
 
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENSION: Final = (
+    rb"[ \t]*+;[ \t]*+" + TOKEN_FORM + rb"(?:[ \t]*+=[ \t]*+(?:" + TOKEN_FORM + rb"|" + _QUOTED + rb"))?+"
+)
+_CHUNK_LINE: Final = re.compile(rb"(0*+[1-9A-Fa-f][0-9A-Fa-f]{0,14}|0++)((?:" + _EXTENSION + rb")*+)\r\n")
+_CHUNK_BEGUN: Final = re.compile(rb"[0-9A-Fa-f]++(?:[ \t;][^\r\n]*+)?+\r?")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-
-
-class FramingError(ValueError):
-    """The message cannot be framed; whoever sent it cannot be trusted with the connection any longer."""
+_LOCAL: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"connection", b"trailer", b"te", b"upgrade", b"keep-alive",
+     b"proxy-connection", b"proxy-authorization", b"proxy-authenticate", b"content-type", b"content-encoding",
+     b"content-range", b"authorization", b"www-authenticate", b"authentication-info", b"proxy-authentication-info",
+     b"cookie", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"range", b"age", b"expires", b"date",
+     b"location", b"retry-after", b"vary", b"warning", b"pragma", b"forwarded", b"via", b"x-request-id",
+     b"x-real-ip"}
+)  # fmt: skip
+"""Fields that may not stand in trailers, since somebody has acted on their absence already (RFC 9110 §6.5.1)."""
 
 
 class BodyReader(Protocol):
@@ -72,17 +86,22 @@ class UntilClose:
 
 
 class ChunkedBody:
-    """A chunked body (RFC 9112 §7.1), strictly read: CRLF only, bounded lines, trailers read and dropped."""
+    """A chunked body (RFC 9112 §7.1), strictly read: CRLF only, bounded lines, extensions read and dropped.
 
-    __slots__ = ("_buffer", "_in_trailers", "_left", "_trailer_bytes", "done", "rest")
+    ``trailers`` are the field lines to pass on, each with its CRLF.
+    """
+
+    __slots__ = ("_buffer", "_extensions", "_in_trailers", "_left", "_trailer_bytes", "done", "rest", "trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0  # bytes of the current chunk still to come, its CRLF included; 0 at a size line
         self._in_trailers = False
         self._trailer_bytes = 0
+        self._extensions = 0
         self.done = False
         self.rest = b""
+        self.trailers = b""
 
     def feed(self, data: bytes) -> bytes:
         if self._buffer:
@@ -94,12 +113,15 @@ class ChunkedBody:
                 self._trailers(data[at:])
                 break
             if self._left == 0:
-                line = _CHUNK_LINE.match(data, at)
+                line = _CHUNK_LINE.match(data, at, at + MAX_CHUNK_LINE)
                 if line is None:
                     self._keep_line(data[at:])
                     break
                 at = line.end()
                 length = int(line[1], 16)
+                self._extensions += len(line[2])
+                if self._extensions > MAX_EXTENSIONS:
+                    raise FramingError("too many chunk extensions")
                 self._in_trailers = length == 0
                 self._left = length + 2 if length else 0
             elif self._left > 2:
@@ -117,7 +139,7 @@ class ChunkedBody:
 
     def _keep_line(self, line: bytes) -> None:
         """Hold back an unfinished size line; refuse one that can no longer become good."""
-        if b"\n" in line or len(line) > MAX_CHUNK_LINE or not re.match(rb"[0-9A-Fa-f]{1,15}(?:[ \t;\r]|$)", line):
+        if len(line) > MAX_CHUNK_LINE or not _CHUNK_BEGUN.fullmatch(line):
             raise FramingError("malformed chunk size")
         self._buffer = line
 
@@ -127,7 +149,7 @@ class ChunkedBody:
             end = data.find(b"\r\n", at)
             if end < 0:
                 data = data[at:]
-                if b"\n" in data or len(data) + self._trailer_bytes > MAX_TRAILERS:
+                if BARE_LF.search(data) or len(data) + self._trailer_bytes > MAX_TRAILERS:
                     raise FramingError("malformed trailer section")
                 self._buffer = data
                 return
@@ -137,8 +159,15 @@ class ChunkedBody:
                 self.rest = data[at:]
                 return
             self._trailer_bytes += len(line)
-            if b"\n" in line or b":" not in line or line[:1] in b" \t" or self._trailer_bytes > MAX_TRAILERS:
+            field = FIELD_LINE.fullmatch(line)
+            if field is None or self._trailer_bytes > MAX_TRAILERS:
                 raise FramingError("malformed trailer field")
+            if not _is_local(field[1].lower().replace(b"_", b"-")):
+                self.trailers += b"%b: %b\r\n" % (field[1], field[2].strip(b" \t"))
+
+
+def _is_local(name: bytes) -> bool:
+    return name in _LOCAL or name[:3] == b"if-" or name[:6] == b"x-ring" or name[:12] == b"x-forwarded-"
 
 
 def content_length(value: bytes) -> int:
@@ -153,4 +182,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-LAST_CHUNK: Final = b"0\r\n\r\n"
+def last_chunk(trailers: bytes) -> bytes:
+    """The end of a chunked body; each trailer line has its CRLF."""
+    return b"0\r\n%b\r\n" % trailers
+
+
+def trailers_of(body: BodyReader) -> bytes:
+    """The trailer lines that a finished body passes on."""
+    return body.trailers if isinstance(body, ChunkedBody) else b""

@@ -9,30 +9,45 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import resource
+import ssl
 from collections.abc import Callable, Coroutine
+from email.utils import formatdate
 from random import Random
-from typing import Any, cast
+from time import time
+from typing import Any, Final
 
 from router.core.snapshot import Decision, Service, Snapshot
-from router.core.spec import EndpointSpec, ListenerSpec, SnapshotSpec
+from router.core.spec import ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec
+from router.proxy.client import UNIX
+from router.proxy.door import Door
 from router.proxy.downstream import Downstream
+from router.proxy.failures import Failure
 from router.proxy.heads import RequestReader
 from router.proxy.pool import Endpoint, Reserve, VersionPool
+from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog, json_lane
 from router.telemetry.counters import EndpointCounters, EndpointKey, RingKey, WorkerCounters, read_meters
 from router.telemetry.meters import RingMeter
+
+_VIA: Final = b"\r\nVia: 1.1 ring-router"
+_OLD_VIA: Final = b"\r\nVia: 1.0 ring-router"
+RESERVED_DESCRIPTORS: Final = 64
+"""Of a worker: listeners, log, channel to control, and what libraries open for a moment."""
 
 
 class Lane:
     """Everything a request needs once its decision is made, ready as bytes. One per decision of a service."""
 
     __slots__ = (
-        "anonymous_cookie", "decided", "host", "json", "meter", "pool", "reason", "request_lines", "response_lines",
-        "ring", "service", "version", "words",
+        "anonymous_cookie", "body_bytes", "decided", "error_pages", "host", "json", "meter", "old_request_lines",
+        "pool", "reason", "request_lines", "response_lines", "ring", "service", "version", "words",
     )  # fmt: skip
 
-    def __init__(self, service: Service, decision: Decision, pool: VersionPool, meter: RingMeter) -> None:
+    def __init__(
+        self, service: Service, decision: Decision, pool: VersionPool, meter: RingMeter, listener: ListenerSpec
+    ) -> None:
         self.service = service.spec.name
         self.ring = decision.ring
         self.version = decision.version
@@ -44,19 +59,34 @@ class Lane:
         self.decided = 0
         """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
         self.anonymous_cookie = service.anonymous_cookie
-        self.host = pool.endpoints[0].spec.address.encode()
+        first = pool.endpoints[0].spec
+        self.host = b"localhost" if first.path else first.address.encode()
         """What a client of HTTP/1.0 that names no host is taken to have asked for."""
-        self.request_lines = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
+        limit = service.spec.body_bytes
+        self.body_bytes = listener.limits.body_bytes if limit is None else limit
+        """Of a request, at the most; 0 for no limit."""
+        self.error_pages = service.spec.error_pages
+        said = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
+        via = b"" if listener.via == "off" else _VIA
+        self.request_lines = said + via
         """Field lines with CRLF between them and none at the end."""
-        self.response_lines = self.request_lines if service.spec.response_headers else b""
-        """Likewise; empty if this service says nothing of its rings."""
+        self.old_request_lines = self.request_lines.replace(_VIA, _OLD_VIA)
+        """The same, for what came as HTTP/1.0 (RFC 9110 §7.6.3)."""
+        lines = [said] if service.spec.response_headers else []
+        if listener.via == "both":
+            lines.append(_VIA.strip())
+        self.response_lines = b"\r\n".join(lines)
+        """Likewise; empty if nothing is said."""
 
 
 class DataPlane:
     """The state that all connections of a worker share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., asyncio.Task[None]]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., asyncio.Task[None]], workers: int = 1
+    ) -> None:
         self.loop = loop
+        self._workers = workers
         self.wheel = Wheel(loop)
         self._meters: dict[RingKey, RingMeter] = {}
         self._endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
@@ -75,7 +105,14 @@ class DataPlane:
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self._reserves: dict[EndpointSpec, Reserve] = {}
         self._connections: set[Downstream] = set()
-        self._trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+        self._of_client: dict[bytes, int] = {}
+        self._most = 0
+        self._contexts: dict[ClientTlsSpec, ssl.SSLContext] = {}
+        self._doors: list[Door] = []
+        self._date = b""
+        self._date_at = -1
+        self._trusted: tuple[str, ...] = ()
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._id_prefix = os.urandom(6).hex().encode()
         self._id_count = 0
         self._empty: asyncio.Future[None] | None = None
@@ -89,12 +126,13 @@ class DataPlane:
     def install(self, spec: SnapshotSpec) -> None:
         """Compile a snapshot and swap it in. Requests in flight keep what they have."""
         snapshot = Snapshot(spec)
+        self.listener = listener = spec.listener
         endpoints: dict[EndpointKey, Endpoint] = {}
         lanes = []
         for service in snapshot.services:
             pools = self._pools(service, endpoints)
             lanes.append([self._lane(service, decision, pools) for decision in service.decisions])
-        trusted = tuple(ipaddress.ip_network(cidr) for cidr in spec.listener.trusted_proxies)
+        trusted = tuple(listener.trusted_proxies)
         for key, endpoint in self._endpoints.items():
             if key not in endpoints:
                 endpoint.counters.active = endpoint.counters.idle = 0
@@ -103,13 +141,22 @@ class DataPlane:
         named = {endpoint.spec for endpoint in endpoints.values()}
         for spec_left in self._reserves.keys() - named:
             self._reserves.pop(spec_left).close()
-        self.snapshot, self.lanes, self.listener = snapshot, lanes, spec.listener
-        if snapshot.wanted_headers != self.reader.wanted:
-            self.reader = RequestReader(snapshot.wanted_headers)
+        self.snapshot, self.lanes = snapshot, lanes
+        reader = self.reader
+        if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
+            reader.wanted, reader.limits, reader.serves_trace
+        ):  # fmt: skip
+            self.reader = RequestReader(snapshot.wanted_headers, listener.limits, serves_trace=listener.serves_trace)
+        for number, one in enumerate(listener.sockets):
+            self.door(number).update(one)
+        self._most = most_connections(listener.limits.connections, self._workers)
+        kept = {endpoint.tls for endpoint in named if endpoint.tls is not None}
+        self._contexts = {key: context for key, context in self._contexts.items() if key in kept}
         if trusted != self._trusted:
             self._trusted = trusted
+            self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
-                downstream.is_trusted = self._trusts(downstream.address)
+                downstream.is_trusted = self.trusts(downstream.address)
 
     def _pools(self, service: Service, endpoints: dict[EndpointKey, Endpoint]) -> dict[str, VersionPool]:
         pools = {}
@@ -128,30 +175,69 @@ class DataPlane:
 
     def _lane(self, service: Service, decision: Decision, pools: dict[str, VersionPool]) -> Lane:
         meter = self.meter((service.spec.name, decision.ring, decision.version))
-        return Lane(service, decision, pools[decision.version], meter)
+        return Lane(service, decision, pools[decision.version], meter, self.listener)
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
-    def accept(self) -> asyncio.BaseProtocol:
-        """A new client's connection. Not a subclass of asyncio's protocols: nothing of theirs is needed."""
-        return cast(asyncio.BaseProtocol, Downstream(self))
+    def door(self, number: int) -> Door:
+        """The listening socket with this number, in the order of the configuration."""
+        while len(self._doors) <= number:
+            self._doors.append(Door(self))
+        return self._doors[number]
 
-    def joined(self, downstream: Downstream) -> None:
+    def accept(self) -> asyncio.BaseProtocol:
+        """A new client's connection, through the first door."""
+        return self.door(0).accept()
+
+    def joined(self, downstream: Downstream) -> Failure | None:
+        """A client is connected; why it has to go again, if it has."""
         self._connections.add(downstream)
-        if self._trusted:
-            downstream.is_trusted = self._trusts(downstream.address)
+        address = downstream.address
+        count = self._of_client.get(address, 0) + 1
+        self._of_client[address] = count
+        downstream.is_trusted = bool(self._trusted) and self.trusts(address)
+        if len(self._connections) > self._most:
+            return Failure.TOO_MANY_CONNECTIONS
+        most = self.listener.limits.connections_per_client
+        if most and count > most and not downstream.is_trusted and address != UNIX:
+            return Failure.TOO_MANY_OF_CLIENT
+        return None
 
     def left(self, downstream: Downstream) -> None:
         self._connections.discard(downstream)
+        address = downstream.address
+        count = self._of_client.get(address, 0) - 1
+        if count > 0:
+            self._of_client[address] = count
+        else:
+            self._of_client.pop(address, None)
         if self._empty is not None and not self._connections and not self._empty.done():
             self._empty.set_result(None)
 
-    def _trusts(self, address: bytes) -> bool:
+    def trusts(self, address: bytes) -> bool:
+        """Whether an address is a trusted proxy's."""
+        if address == UNIX:
+            return "unix:" in self._trusted
         try:
-            peer = ipaddress.ip_address(address.decode())
+            peer = ipaddress.ip_address(address.decode("latin-1"))
         except ValueError:
             return False
-        return any(peer in network for network in self._trusted)
+        return any(peer in network for network in self._networks)
+
+    def client_context(self, spec: ClientTlsSpec) -> ssl.SSLContext:
+        """The TLS context of an endpoint. Raises OSError (ssl.SSLError is one) when its files cannot be used."""
+        context = self._contexts.get(spec)
+        if context is None:
+            context = self._contexts[spec] = client_context(spec)
+        return context
+
+    def date_line(self) -> bytes:
+        """A Date field of now."""
+        now = int(time())
+        if now != self._date_at:
+            self._date_at = now
+            self._date = b"Date: " + formatdate(now, usegmt=True).encode()
+        return self._date
 
     def choose(self, count: int) -> int:
         """A random number below ``count``; randrange takes six times as long."""
@@ -214,3 +300,10 @@ class DataPlane:
             downstream.transport.abort()
         for reserve in self._reserves.values():
             reserve.close()
+
+
+def most_connections(asked: int, workers: int) -> int:
+    """Connections of clients that one of so many workers takes: its share, or half of what its descriptors allow."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = 1 << 30 if soft == resource.RLIM_INFINITY else max(1, (soft - RESERVED_DESCRIPTORS) // 2)
+    return min(allowed, -(-asked // workers)) if asked else allowed

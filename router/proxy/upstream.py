@@ -11,8 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from router.proxy.forwarding import keeps_alive
-from router.proxy.framing import BodyReader, ChunkedBody, FramingError, LengthBody, UntilClose
-from router.proxy.heads import BARE_LF, ResponseHead, read_response
+from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, UntilClose, trailers_of
+from router.proxy.grammar import BARE_LF, FramingError
+from router.proxy.heads import ResponseHead, read_response
 from router.proxy.pool import IDLE_SECONDS, Endpoint
 from router.proxy.wheel import NEVER, Wheel
 
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a response head (interim heads included) before the backend counts as broken."""
-_BODILESS: Final = frozenset({204, 304})
-"""RFC 9110 §6.4.1; responses to HEAD and 1xx have none either."""
+LEAVE_SECONDS: Final = 2.0
+"""How long the last bytes of a tunnel may take to be sent."""
+MAX_INTERIM: Final = 64
+"""Interim responses to one request before the backend counts as broken."""
 
 
 class Upstream:
     """One connection to one address; ``endpoint`` is the one it is lent to, or was lent to last."""
 
     __slots__ = (
-        "_body", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint", "exchange", "is_closed",
-        "is_paused", "looked_at", "slot", "transport", "uses",
+        "_body", "_interims", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint", "exchange",
+        "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -48,6 +51,7 @@ class Upstream:
         self._wheel = wheel
         self._partial = bytearray()
         self._body: BodyReader | None = None
+        self._interims = 0
         self._keep_alive = False
 
     def __repr__(self) -> str:
@@ -63,6 +67,7 @@ class Upstream:
         endpoint.active += 1
         self.uses += 1
         self.deadline = NEVER
+        self._interims = 0
         self.transport.write(data)
 
     def close(self) -> None:
@@ -71,6 +76,16 @@ class Upstream:
             self._settle()
             self.is_closed = True
             self.transport.abort()
+
+    def leave(self) -> None:
+        """Close once what is on its way has been sent: the end of a tunnel."""
+        if not self.is_closed:
+            self._settle()
+            self.is_closed = True
+            self.transport.close()
+            self.deadline = deadline = monotonic() + LEAVE_SECONDS
+            if deadline < self.looked_at:
+                self._wheel.sooner(self)
 
     def _settle(self) -> None:
         if self.exchange is not None:
@@ -110,13 +125,15 @@ class Upstream:
             return
         self._settle()
         if exc is None and isinstance(self._body, UntilClose):
-            exchange.more(b"", done=True)
+            exchange.more(b"", b"", done=True)
         else:
             exchange.upstream_lost("reset")
 
     def on_deadline(self, now: float) -> None:
-        """Idle for too long."""
-        if self.exchange is None and not self.is_closed:
+        """Idle for too long, or leaving for too long."""
+        if self.is_closed:
+            self.transport.abort()
+        elif self.exchange is None:
             self._leave_reserve()
 
     def pause_writing(self) -> None:
@@ -153,7 +170,9 @@ class Upstream:
                 piece = body.feed(data)
                 if body.done:
                     self._complete(exchange, body.rest)
-                exchange.more(piece, done=body.done)
+                    exchange.more(piece, trailers_of(body), done=True)
+                else:
+                    exchange.more(piece, b"", done=False)
         except FramingError:
             self.close()
             exchange.upstream_lost("protocol")
@@ -184,8 +203,14 @@ class Upstream:
             if head.status >= 200:
                 break
             if head.status == 101:
-                # Nobody asked for another protocol: Upgrade is never forwarded (RFC 9110 §7.8).
-                raise FramingError("101 without a request for it")
+                if not exchange.takes_upgrade(head):
+                    raise FramingError("101 without a request for it")  # RFC 9110 §7.8
+                self._body = UntilClose()
+                exchange.open_tunnel(head, data)
+                return
+            self._interims += 1
+            if self._interims > MAX_INTERIM:
+                raise FramingError("too many interim responses")
             exchange.interim(head)
             if not data:
                 return
@@ -210,10 +235,10 @@ class Upstream:
         left = length - len(data)
         if left > 0:
             self._body = LengthBody(left)
-            exchange.respond(head, data, False)
+            exchange.respond(head, data, b"", False)
         else:
             self._complete(exchange, data[length:])
-            exchange.respond(head, data if left == 0 else data[:length], True)
+            exchange.respond(head, data if left == 0 else data[:length], b"", True)
 
     def _framed(self, exchange: Exchange, head: ResponseHead, body: BodyReader, data: bytes) -> None:
         """A body whose end only its reader finds."""
@@ -222,7 +247,7 @@ class Upstream:
             self._complete(exchange, body.rest)
         else:
             self._body = body
-        exchange.respond(head, piece, body.done)
+        exchange.respond(head, piece, trailers_of(body) if body.done else b"", body.done)
 
     def _complete(self, exchange: Exchange, rest: bytes) -> None:
         """The response is read to its end: settle before the exchange goes on, so that the next one may borrow.

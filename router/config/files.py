@@ -1,0 +1,146 @@
+"""The files that a config names: certificates, keys, authorities, error pages. Read once per look, whole, or refused.
+
+A worker loads what the paths hold; what is kept here is enough to know that it can, and when it has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from router.config.document import Document
+from router.config.document import Path as Place
+
+if TYPE_CHECKING:
+    from router.config.settings import Settings
+
+LARGEST_PAGE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """By the paths as the config writes them. ``found`` are the absolute ones."""
+
+    found: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    pages: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """Content type and content."""
+
+    @property
+    def digest(self) -> str:
+        """Changes when any of the files does."""
+        return hashlib.sha256(repr(sorted(self.digests.items())).encode()).hexdigest()
+
+
+def read_files(document: Document, settings: Settings, base: Path) -> Files:
+    """What the files hold; relative paths begin at ``base``. What is wrong with them is noted in the document."""
+    files = Files()
+    for place, path in _named(settings):
+        if path in files.found:
+            continue
+        whole = base / path
+        try:
+            content = whole.read_bytes()
+        except OSError as error:
+            document.add_at(place, f"cannot read {whole}: {error.strerror}")
+            continue
+        files.found[path] = str(whole.absolute())
+        files.digests[path] = hashlib.sha256(content).hexdigest()
+        if "error_pages" in place:
+            kind = mimetypes.guess_type(path)[0] or "text/html"
+            files.pages[path] = (f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, content)
+            if len(content) > LARGEST_PAGE:
+                document.add_at(
+                    place, f"{whole} is larger than {LARGEST_PAGE // 1024} KiB: too large for an error page"
+                )
+    _check_listeners(document, settings, files)
+    _check_services(document, settings, files)
+    return files
+
+
+def _named(settings: Settings) -> Iterator[tuple[Place, str]]:
+    for i, listener in enumerate(settings.listen):
+        if listener.tls is not None:
+            for j, one in enumerate(listener.tls.certificates):
+                yield ("listen", i, "tls", "certificates", j, "certificate"), one.certificate
+                yield ("listen", i, "tls", "certificates", j, "key"), one.key
+            if listener.tls.client_ca is not None:
+                yield ("listen", i, "tls", "client_ca"), listener.tls.client_ca
+    for name, service in settings.services.items():
+        for key in ("ca", "certificate", "key"):
+            path = getattr(service.tls, key)
+            if path is not None:
+                yield ("services", name, "tls", key), path
+        for status, path in service.error_pages.items():
+            yield ("services", name, "error_pages", str(status)), path
+
+
+def _check_listeners(document: Document, settings: Settings, files: Files) -> None:
+    for i, listener in enumerate(settings.listen):
+        if listener.tls is None:
+            continue
+        for j, one in enumerate(listener.tls.certificates):
+            place: Place = ("listen", i, "tls", "certificates", j)
+            if one.certificate in files.found and one.key in files.found:
+                _check_pair(document, (*place, "key"), files.found[one.certificate], files.found[one.key])
+                names = _names(document, (*place, "certificate"), files.found[one.certificate])
+                files.names[one.certificate] = names
+        ca = listener.tls.client_ca
+        if ca in files.found:
+            _check_authorities(document, ("listen", i, "tls", "client_ca"), files.found[ca])
+        if listener.tls.client_certificate != "none" and ca is None:
+            document.add_at(
+                ("listen", i, "tls", "client_certificate"), "client certificates need `client_ca`: who signs them"
+            )
+
+
+def _check_services(document: Document, settings: Settings, files: Files) -> None:
+    for name, service in settings.services.items():
+        tls = service.tls
+        if tls.ca in files.found:
+            _check_authorities(document, ("services", name, "tls", "ca"), files.found[tls.ca])
+        if (tls.certificate is None) != (tls.key is None):
+            document.add_at(("services", name, "tls"), "`certificate` and `key` come together: give both")
+        elif tls.certificate in files.found and tls.key in files.found:
+            _check_pair(document, ("services", name, "tls", "key"), files.found[tls.certificate], files.found[tls.key])
+
+
+def _check_pair(document: Document, place: Place, certificate: str, key: str) -> None:
+    try:
+        # An empty passphrase is one that is wrong; without it OpenSSL would ask at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or str(error)
+        document.add_at(place, f"certificate {certificate} and key {key} cannot be used together: {why}")
+
+
+def _check_authorities(document: Document, place: Place, path: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        document.add_at(place, f"{path} holds no certificates in PEM form: {getattr(error, 'reason', error)}")
+
+
+def _names(document: Document, place: Place, path: str) -> tuple[str, ...]:
+    """The host names that a certificate is for (RFC 9525: the subject's only where there is no other)."""
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        try:
+            extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+            assert isinstance(extension, x509.SubjectAlternativeName)
+            found = extension.get_values_for_type(x509.DNSName)
+        except x509.ExtensionNotFound:
+            found = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except (OSError, ValueError) as error:
+        document.add_at(place, f"{path} holds no certificate in PEM form: {error}")
+        return ()
+    return tuple(name.lower() for name in found)

@@ -1,0 +1,48 @@
+"""What all models of the config share: how strict they are, and the types of single values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
+
+from router.config.values import Address, parse_address, parse_bytes, parse_duration
+
+Seconds = Annotated[
+    float,
+    PlainValidator(parse_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)$"},
+            ]
+        }
+    ),
+]
+Listen = Annotated[
+    Address,
+    PlainValidator(parse_address),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}),
+]
+Bytes = Annotated[
+    int,
+    PlainValidator(parse_bytes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+\s*(KiB|MiB|GiB|B)$"},
+            ]
+        }
+    ),
+]
+"""A size; 0 is no limit."""
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Model(BaseModel):
+    """Frozen, and strict about keys: a key that nobody reads is a mistake that nobody notices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)

@@ -1,0 +1,48 @@
+"""A new connection to an endpoint: over TCP or a unix socket, plain or TLS. The one thing here that awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from router.proxy.failures import Failure
+from router.proxy.pool import Endpoint
+from router.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from router.proxy.plane import DataPlane
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Of this machine, and no fault of the endpoint: descriptors, ports, memory."""
+
+
+async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstream | Failure:
+    """A connection, or why there is none; counts the endpoint's failures."""
+    spec = endpoint.spec
+
+    def upstream() -> asyncio.BaseProtocol:
+        return cast(asyncio.BaseProtocol, Upstream(endpoint, plane.wheel))
+
+    try:
+        options: dict[str, Any] = {}
+        if spec.tls is not None:
+            options = {"ssl": plane.client_context(spec.tls), "server_hostname": spec.tls.name or spec.host}
+        async with asyncio.timeout(seconds):
+            if spec.path:
+                _, protocol = await plane.loop.create_unix_connection(upstream, spec.path, **options)
+            else:
+                _, protocol = await plane.loop.create_connection(upstream, spec.host, spec.port, **options)
+    except TimeoutError:
+        endpoint.failed("timeout")
+        return Failure.CONNECT_TIMEOUT
+    except ssl.SSLError:
+        endpoint.failed("tls")
+        return Failure.TLS_FAILED
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            return Failure.NO_DESCRIPTORS
+        endpoint.failed("connect")
+        return Failure.CONNECT_FAILED
+    return cast(Upstream, protocol)

@@ -1,0 +1,40 @@
+"""A listening socket as its connections see it: which scheme, what is said on every response, where it redirects to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from router.core.spec import SocketSpec
+from router.proxy.downstream import Downstream
+
+if TYPE_CHECKING:
+    from router.proxy.plane import DataPlane
+
+
+class Door:
+    """One listening socket. Its connections keep it, so that a changed configuration reaches them too."""
+
+    __slots__ = ("_plane", "hsts", "redirect_port", "scheme")
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+        self.scheme = b"http"
+        self.hsts = b""
+        """A field line, or nothing (RFC 6797: over TLS only)."""
+        self.redirect_port = 0
+        """Of https, where all clients of this socket are sent to; 0: they are served."""
+
+    def update(self, spec: SocketSpec) -> None:
+        self.scheme = b"http" if spec.tls is None else b"https"
+        seconds = 0 if spec.tls is None else spec.tls.hsts_seconds
+        self.hsts = b"Strict-Transport-Security: max-age=%d" % seconds if seconds else b""
+        self.redirect_port = spec.redirect_port
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """A new client's connection. Not a subclass of asyncio's protocols: nothing of theirs is needed."""
+        return cast(asyncio.BaseProtocol, Downstream(self._plane, self, b""))
+
+    def accept_announced(self, address: bytes) -> asyncio.BaseProtocol:
+        """A connection whose client another proxy has named (PROXY protocol)."""
+        return cast(asyncio.BaseProtocol, Downstream(self._plane, self, address))
