@@ -12,7 +12,7 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
 
 SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption memory
 
-.PHONY: run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
+.PHONY: fuzz run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -52,6 +52,9 @@ $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
 	RING_ROUTER_COMPILE=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target $(COMPILED) .
 	@PYTHONPATH=$(COMPILED) $(BIN)/ring-router version | grep compiled
 	@touch $@
+
+fuzz: $(VENV)/ready ## any bytes from either side, for FUZZ_SECONDS (default 300)
+	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(or $(FUZZ_SECONDS),300)
 
 compiled: $(COMPILED)/ready ## the request's way as native code, in build/compiled (needs a C compiler)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +67,8 @@ class Sink:
 class Scene:
     """One client and one warm connection to each version, on wires that only keep what was sent."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.plane = DataPlane(loop, lambda work, name: loop.create_task(work, name=name))
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., Any] | None = None) -> None:
+        self.plane = DataPlane(loop, spawn or (lambda work, name: loop.create_task(work, name=name)))
         self.plane.install(SnapshotSpec(1, (SERVICE,), access_log="off"))
         self.client = Sink()
         self.downstream: Any = self.plane.accept()
@@ -249,7 +250,7 @@ def respond(message: bytes, cut: int, *, ends: bool) -> tuple[bytes, bool]:
 
 
 def for_h11(message: bytes) -> bytes:
-    """Where h11 is the stricter one: whitespace before a response's colon or an extension, fields it knows in trailers."""
+    """Where h11 is the stricter one: whitespace before a response's colon or an extension, and known trailers."""
     head, separator, rest = message.partition(b"\r\n\r\n")
     head = re.sub(rb"(?m)^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]+:", rb"\1:", head)
     rest = re.sub(rb"(?m)^([0-9A-Fa-f]+)[ \t]+;", rb"\1;", rest)
