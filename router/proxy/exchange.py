@@ -218,6 +218,7 @@ class Exchange:
         """The backend changes protocols: from here on bytes are passed as they are, both ways."""
         downstream, lane = self.downstream, self.lane
         self.is_tunnel = True
+        downstream.plane.tunnels += 1
         self._status = head.status
         now = monotonic()
         lane.meter.answered(now - self.sent_at)
@@ -320,6 +321,7 @@ class Exchange:
             return
         downstream = self.downstream
         self._drop_upstream()
+        downstream.plane.failed(failure.value.word)
         now = monotonic()
         if self._status:
             self._finish(now, True)
@@ -379,6 +381,8 @@ class Exchange:
     def _finish(self, now: float, is_error: bool) -> None:
         """Settle the accounts. For a tunnel ``now`` is when it was opened: what follows is no latency."""
         self.is_finished = True
+        if self.is_tunnel:
+            self.downstream.plane.tunnels -= 1
         status, duration = self._status, now - self.started
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
         access_log = self.downstream.plane.access_log

@@ -91,6 +91,8 @@ class DataPlane:
         self._meters: dict[RingKey, RingMeter] = {}
         self._endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
         self._router_answers: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
+        self.tunnels = 0
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.listener = ListenerSpec()
@@ -260,6 +262,10 @@ class DataPlane:
         """The router answered a request itself, before it had a ring."""
         self._router_answers[word] = self._router_answers.get(word, 0) + 1
 
+    def failed(self, word: str) -> None:
+        """The router answered for a backend, or broke its answer off."""
+        self._failures[word] = self._failures.get(word, 0) + 1
+
     def _count_decisions(self) -> None:
         for lanes in self.lanes:
             for lane in lanes:
@@ -270,6 +276,8 @@ class DataPlane:
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
         self._count_decisions()
+        # Somebody may have lowered what this process may open: refusing is better than failing to accept.
+        self._most = most_connections(self.listener.limits.connections, self._workers)
         for endpoint in self._endpoints.values():
             endpoint.counters.active = endpoint.active
             endpoint.counters.idle = len(endpoint.reserve.idle)
@@ -278,6 +286,8 @@ class DataPlane:
             endpoints=self._endpoint_counters,
             connections=len(self._connections),
             router_answers=self._router_answers,
+            failures=self._failures,
+            tunnels=self.tunnels,
             access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )
 

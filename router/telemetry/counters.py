@@ -55,6 +55,9 @@ class WorkerCounters:
     connections: int = 0
     router_answers: dict[str, int] = field(default_factory=dict)
     """Requests the router answered itself before they had a ring, by the failure's word."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Requests that failed in the router's hands when they had a ring, by the failure's word."""
+    tunnels: int = 0
     access_log_dropped: int = 0
     loop_lag_seconds: float = 0.0
     resident_bytes: int = 0
@@ -137,8 +140,10 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
     _add(into.router_answers, other.router_answers)
+    _add(into.failures, other.failures)
     into.access_log_dropped += other.access_log_dropped
     if gauges:
         into.connections += other.connections
+        into.tunnels += other.tunnels
         into.resident_bytes += other.resident_bytes
         into.loop_lag_seconds = max(into.loop_lag_seconds, other.loop_lag_seconds)

@@ -144,6 +144,12 @@ def _traffic(figures: Figures) -> Iterator[Metric]:
     for word, count in figures.counters.router_answers.items():
         answers.add_metric([word], count)
     yield answers
+    failures = _counter(
+        "failures", "Requests that had a ring and were answered, or broken off, by the router.", ("word",)
+    )
+    for word, count in figures.counters.failures.items():
+        failures.add_metric([word], count)
+    yield failures
 
 
 def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_BOUNDS) -> list[tuple[str, float]]:
@@ -167,7 +173,7 @@ def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
         (*endpoint, "state"),
     )
     for key, figures in counters.endpoints.items():
-        for kind in ("connect", "timeout", "reset", "protocol"):
+        for kind in ("connect", "tls", "timeout", "reset", "protocol"):
             failures.add_metric([*key, kind], figures.failures.get(kind, 0))
         connections.add_metric([*key, "active"], figures.active)
         connections.add_metric([*key, "idle"], figures.idle)
@@ -229,6 +235,7 @@ def _control(figures: Figures) -> Iterator[Metric]:
     workers.add_metric(["expected"], figures.workers_expected)
     yield workers
     yield _value("connections", "Client connections open.", figures.counters.connections)
+    yield _value("upgraded_connections", "Of these, WebSockets.", figures.counters.tunnels)
     yield _value("worker_resident_memory_bytes", "Resident memory of all workers.", figures.counters.resident_bytes)
     yield _value(
         "event_loop_lag_seconds", "Lateness of the slowest worker's last timer.", figures.counters.loop_lag_seconds
