@@ -372,6 +372,9 @@ class Downstream:
         """Close our half, and read what is still coming for a moment: a reset would take the answer with it."""
         self._lingers = True
         self.release_reading()
-        if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+        if not self.transport.is_closing():
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()  # TLS has no half; what is written goes out first
         self.arm(LINGER_SECONDS)
