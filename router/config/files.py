@@ -32,6 +32,8 @@ class Files:
     found: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    expiries: dict[str, float] = field(default_factory=dict)
+    """Unix time."""
     pages: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Content type and content."""
 
@@ -92,8 +94,7 @@ def _check_listeners(document: Document, settings: Settings, files: Files) -> No
             place: Place = ("listen", i, "tls", "certificates", j)
             if one.certificate in files.found and one.key in files.found:
                 _check_pair(document, (*place, "key"), files.found[one.certificate], files.found[one.key])
-                names = _names(document, (*place, "certificate"), files.found[one.certificate])
-                files.names[one.certificate] = names
+                _read_certificate(document, (*place, "certificate"), one.certificate, files)
         ca = listener.tls.client_ca
         if ca in files.found:
             _check_authorities(document, ("listen", i, "tls", "client_ca"), files.found[ca])
@@ -130,10 +131,11 @@ def _check_authorities(document: Document, place: Place, path: str) -> None:
         document.add_at(place, f"{path} holds no certificates in PEM form: {getattr(error, 'reason', error)}")
 
 
-def _names(document: Document, place: Place, path: str) -> tuple[str, ...]:
-    """The host names that a certificate is for (RFC 9525: the subject's only where there is no other)."""
+def _read_certificate(document: Document, place: Place, path: str, files: Files) -> None:
+    """The host names that a certificate is for (RFC 9525: the subject's only where there is no other), and its end."""
+    files.names[path] = ()
     try:
-        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        certificate = x509.load_pem_x509_certificate(Path(files.found[path]).read_bytes())
         try:
             extension = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
             assert isinstance(extension, x509.SubjectAlternativeName)
@@ -141,6 +143,7 @@ def _names(document: Document, place: Place, path: str) -> tuple[str, ...]:
         except x509.ExtensionNotFound:
             found = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     except (OSError, ValueError) as error:
-        document.add_at(place, f"{path} holds no certificate in PEM form: {error}")
-        return ()
-    return tuple(name.lower() for name in found)
+        document.add_at(place, f"{files.found[path]} holds no certificate in PEM form: {error}")
+        return
+    files.names[path] = tuple(name.lower() for name in found)
+    files.expiries[path] = certificate.not_valid_after_utc.timestamp()

@@ -200,7 +200,9 @@ class Control:
                     poll_durations=store.poll_durations,
                     poll_seconds_sum=store.poll_seconds_sum,
                 ),
-                config=ConfigFigures(self._reloads, not self._config_error, self._loaded_at),
+                config=ConfigFigures(
+                    self._reloads, not self._config_error, self._loaded_at, self._bound.files.expiries
+                ),
                 workers_connected=self.hub.connected,
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,

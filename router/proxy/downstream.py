@@ -55,7 +55,7 @@ class Downstream:
     """One client connection."""
 
     __slots__ = (
-        "_body", "_body_due", "_held_at", "_holds", "_is_in_head", "_lingers", "_unsent",
+        "_body", "_body_due", "_has_skipped", "_held_at", "_holds", "_is_in_head", "_lingers", "_unsent",
         "address", "deadline", "door", "ends", "exchange", "forwarded", "is_http10", "is_trusted", "is_write_paused",
         "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
     )  # fmt: skip
@@ -76,6 +76,7 @@ class Downstream:
         self.slot = -1
         self.looked_at = NEVER
         self._is_in_head = False
+        self._has_skipped = False
         self.partial = bytearray()
         self._body: BodyReader | None = None
         self._holds = False
@@ -242,25 +243,26 @@ class Downstream:
             self._no_head(data)
             return
         if data[0] == _CR and data[1] == _LF:
-            # RFC 9112 §2.2: an empty line before a request line is ignored; two of them were refused above.
-            self._head(data[2:])
+            self._skip_line()
+            if not self._lingers:
+                self._head(data[2:])
             return
-        self._is_in_head = False
+        self._is_in_head = self._has_skipped = False
         plane = self.plane
         try:
             head = plane.reader.read(data[:end])
             if head.path[:1] != b"/":
                 to_origin_form(head)
         except FramingError as error:
-            self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST))
+            self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST), head_only=data[:5] == b"HEAD ")
             return
         admit(self, head, data[end + 4 :])
 
     def _no_head(self, data: bytes) -> None:
         """No end of a head in sight, or one out of bounds."""
         if data == b"\r\n" and not self._is_in_head:
-            return  # some clients send one behind a body; it is not the beginning of anything
-        if data[:4] == b"\r\n\r\n":
+            self._skip_line()
+        elif data[:4] == b"\r\n\r\n":
             self.refuse(Failure.BAD_REQUEST)
         elif len(data) > self.plane.listener.limits.head_bytes:
             self.refuse(Failure.HEAD_TOO_LARGE if b"\r\n" in data[:-2] else Failure.URI_TOO_LONG)
@@ -272,6 +274,12 @@ class Downstream:
                 self._is_in_head = True
                 self.arm(self.plane.listener.head_timeout)
             self.partial += data
+
+    def _skip_line(self) -> None:
+        """RFC 9112 §2.2: some clients send an empty line behind a body; one is ignored, and not a second one."""
+        if self._has_skipped:
+            self.refuse(Failure.BAD_REQUEST)
+        self._has_skipped = True
 
     def expect_body(self, body: BodyReader, due: float) -> None:
         """What follows is this body, over by ``due`` at its slowest."""
@@ -305,14 +313,15 @@ class Downstream:
         failure: Failure,
         head: RequestHead | None = None,
         is_complete: bool = False,
+        head_only: bool = False,
         pages: tuple[ErrorPageSpec, ...] = (),
     ) -> None:
         """Answer a request that never got a ring. The connection survives only if the message was whole."""
-        line = b"" if head is None else head.start.method
+        head_only = head_only or (head is not None and head.start.method == b"HEAD")
         self.answer(
             failure.value.word,
             lambda request_id, close: render(
-                failure, request_id, close=close, head_only=line == b"HEAD", accept=accept_of(head), pages=pages
+                failure, request_id, close=close, head_only=head_only, accept=accept_of(head), pages=pages
             ),
             head,
             is_complete and not failure.value.closes,

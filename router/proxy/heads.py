@@ -132,6 +132,8 @@ class RequestReader:
                     raise FramingError("more than one Content-Length")
                 head.length = field.number
             elif kind == MAX_FORWARDS:
+                if head.max_forwards is not None:
+                    raise FramingError("more than one Max-Forwards")
                 head.max_forwards = field
                 head.is_special = True
             elif kind >= DROP:
@@ -194,7 +196,7 @@ _response_fields: Final = Lines(FieldJudge(RESPONSE_KINDS, forgives_space=True))
 def read_response(data: bytes) -> ResponseHead:
     """Sort a response head, given without the empty line at its end. Raises FramingError."""
     lines = data.split(b"\r\n")
-    if len(lines) > MAX_RESPONSE_FIELDS:
+    if len(lines) > MAX_RESPONSE_FIELDS + 1:
         raise TooManyFieldsError("too many fields")
     start = _status_lines[lines[0]]
     lines[0] = start.line

@@ -191,9 +191,9 @@ class Upstream:
             self._partial.clear()
         while True:
             end = data.find(b"\r\n\r\n")
+            if end > MAX_HEAD or (end < 0 and len(data) > MAX_HEAD):
+                raise FramingError("response head too large")
             if end < 0:
-                if len(data) > MAX_HEAD:
-                    raise FramingError("response head too large")
                 if BARE_LF.search(data):
                     raise FramingError("a line that ends without CR")
                 self._partial += data

@@ -49,6 +49,8 @@ class ConfigFigures:
     reloads: Mapping[str, int] = field(default_factory=dict)
     is_last_successful: bool = True
     last_success_at: float = 0.0
+    certificates: Mapping[str, float] = field(default_factory=dict)
+    """File → Unix time when it expires."""
 
 
 @dataclass(slots=True)
@@ -230,6 +232,10 @@ def _control(figures: Figures) -> Iterator[Metric]:
     yield _value(
         "config_last_reload_success_timestamp_seconds", "When a config was last accepted.", config.last_success_at
     )
+    expiry = _gauge("certificate_expiry_timestamp_seconds", "When a listener's certificate expires.", ("certificate",))
+    for certificate, at in config.certificates.items():
+        expiry.add_metric([certificate], at)
+    yield expiry
     workers = _gauge("workers", "Worker processes.", ("state",))
     workers.add_metric(["connected"], figures.workers_connected)
     workers.add_metric(["expected"], figures.workers_expected)
