@@ -90,6 +90,31 @@ def memory(document: Document) -> Figures:
         yield f"MiB grown, {way} of {found['mib']:.0f} MiB", f"{found[f'{way}_growth_mib']:.1f}"
 
 
+def slow_clients(document: Document) -> Figures:
+    found, options = document["summary"], document["options"]
+    beside = f"beside {options['clients']} slow clients, {options['rate']:,.0f} requests/s"
+    for percentile, ratio in found["ratio"].items():
+        yield f"{beside}: {percentile} ÷ without them", report.shown(ratio, 2)
+    yield "failed requests", f"{found['with']['failed']} of {found['with']['requests']:,}"
+    for kind, one in found["slow"].items():
+        if one["attempts"]:
+            ends = ", ".join(f"{count} × {status}" for status, count in one["by_status"].items())
+            yield f"slow {kind}: ended with", f"{ends}; ms after the time-out {report.shown(one['late_ms'], 0)}"
+
+
+def soak(document: Document) -> Figures:
+    found = document["summary"]
+    yield "mixed requests", f"{found['requests']:,} in {found['seconds']:,.0f} s, {found['wrong']} wrong answers"
+    accounts = found["accounts"].values()
+    yield "counts that differ from the clients'", f"{sum(one['clients'] != one['router'] for one in accounts)}"
+    for name, one in found["memory"].items():
+        if name != "parent":
+            at = ", ".join(f"{one[f'mib_at_{share}']:.1f}" for share in ("10%", "50%", "100%"))
+            yield f"{name}: MiB at 10, 50, 100 %", f"{at}; {one['kib_per_100000']:.0f} KiB per 100,000 once warm"
+    files = found["open_files"].values()
+    yield "open files left over", f"{sum(max(0, one['after'] - one['before']) for one in files)}"
+
+
 FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "compare": compare,
     "access_log": access_log,
@@ -102,6 +127,8 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "outage": outage,
     "disruption": disruption,
     "memory": memory,
+    "slow_clients": slow_clients,
+    "soak": soak,
 }
 
 

@@ -223,3 +223,24 @@ async def test_a_peer_that_comes_by_way_of_ipv6_is_the_ipv4_address_it_is() -> N
             writer.close()
             server.close()
     assert header(seen[0], "x-forwarded-for") == ["9.9.9.9, 127.0.0.1"]
+
+
+async def test_a_client_that_was_gone_before_it_was_accepted_is_not_taken_for_a_local_one() -> None:
+    class Gone:
+        """What uvloop hands over when the peer has reset already: a transport without a peer."""
+
+        is_aborted = False
+
+        def get_extra_info(self, _name: str) -> None:
+            return None
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    listener = ListenerSpec(trusted_proxies=("unix:",))
+    async with raw_backend(fixed(OK)) as port:
+        async with running_plane(snapshot(shop((port,), (port,)), listener=listener)) as router:
+            transport = Gone()
+            router.plane.accept().connection_made(transport)  # type: ignore[arg-type]
+            assert transport.is_aborted
+            assert router.plane.collect().connections == 0

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 class Door:
     """One listening socket. Its connections keep it, so that a changed configuration reaches them too."""
 
-    __slots__ = ("_plane", "hsts", "redirect_port", "scheme")
+    __slots__ = ("_plane", "hsts", "is_unix", "redirect_port", "scheme")
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self.scheme = b"http"
+        self.is_unix = False
         self.hsts = b""
         """A field line, or nothing (RFC 6797: over TLS only)."""
         self.redirect_port = 0
         """Of https, where all clients of this socket are sent to; 0: they are served."""
 
     def update(self, spec: SocketSpec) -> None:
+        self.is_unix = spec.address.startswith("unix:")
         self.scheme = b"http" if spec.tls is None else b"https"
         seconds = 0 if spec.tls is None else spec.tls.hsts_seconds
         self.hsts = b"Strict-Transport-Security: max-age=%d" % seconds if seconds else b""

@@ -104,7 +104,13 @@ class Downstream:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are not its subclasses
         if not self.address:
             peer = transport.get_extra_info("peername")
-            self.address = peer[0].removeprefix("::ffff:").encode() if isinstance(peer, tuple) else UNIX
+            if isinstance(peer, tuple):
+                self.address = peer[0].removeprefix("::ffff:").encode()
+            elif self.door.is_unix:
+                self.address = UNIX
+            else:
+                self.transport.abort()  # it was gone before it was accepted, and nobody can tell any more who it was
+                return
         self.forwarded = forwarded_by_stranger(self.address, self.door.scheme)
         self.deadline = monotonic() + self.plane.listener.head_timeout
         self.plane.wheel.place(self)

@@ -2,7 +2,7 @@
 
 A connection's deadline moves with each request, so moving it later must cost a store and nothing else: the wheel looks
 again when the old slot comes up. Only a deadline that comes nearer moves between slots, which happens once per
-connection and not once per request. Deadlines fire up to one tick late, never early.
+connection and not once per request. Deadlines fire up to two ticks late, never early.
 """
 
 from __future__ import annotations
