@@ -47,7 +47,7 @@ class Failure(Enum):
     EXPECTATION_FAILED = Answer(417, "expectation_failed", "Only 100-continue can be expected.", closes=True)
     UPGRADE_REQUIRED = Answer(
         426, "upgrade_required", "Only version 13 of WebSocket is spoken.", closes=True,
-        line=b"Sec-WebSocket-Version: 13",
+        line=b"Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade",  # RFC 9110 §15.5.22
     )  # fmt: skip
     TOO_MANY_OF_CLIENT = Answer(
         429, "too_many_of_client", "This client has too many connections.", closes=True, retryable=True

@@ -29,6 +29,7 @@ _HOP_BY_HOP: Final = {
     b"proxy-connection": DROP,
     b"te": DROP,
     b"http2-settings": DROP,
+    b"proxy-authenticate": DROP,
     # Ours alone: a client must not tell the backend which ring it is in, nor a backend the client.
     b"x-ring": DROP,
     b"x-ring-version": DROP,
@@ -52,7 +53,7 @@ REQUEST_KINDS: Final = {
     b"x-real-ip": FORWARDED,
     b"forwarded": FORWARDED,
 }
-RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"proxy-authenticate": DROP, b"date": DATE}
+RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"date": DATE}
 
 _UNSTRIPPABLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization", b"set-cookie", b"x-ring",

@@ -1,0 +1,132 @@
+"""Responses that have no body whatever they say: RFC 9110 §6.4.1, §8.6, §9.3.2, RFC 9112 §6.3; interim ones, §15.2."""
+
+from __future__ import annotations
+
+from tests.conformance.case import ResponseCase, ok, post, request, response
+
+HEAD = request(line=b"HEAD / HTTP/1.1")
+_NO_CONTENT = b"HTTP/1.1 204 No Content"
+_NOT_MODIFIED = b"HTTP/1.1 304 Not Modified"
+
+
+def _interim(status: int, *fields: bytes) -> bytes:
+    return response(*fields, line=b"HTTP/1.1 %d Interim" % status)
+
+
+_TO_HEAD = [
+    ResponseCase("head-with-length", "9110 §9.3.2", response(b"Content-Length: 99"), ask=HEAD, reused=True, stays=True,
+                 has=(b"Content-Length: 99",)),
+    ResponseCase("head-with-length-zero", "9110 §9.3.2", response(b"Content-Length: 0"), ask=HEAD, reused=True,
+                 stays=True),
+    ResponseCase("head-with-coding", "9110 §9.3.2", response(b"Transfer-Encoding: chunked"), ask=HEAD, reused=True,
+                 stays=True),
+    ResponseCase("head-without-length", "9110 §9.3.2", response(), ask=HEAD, stays=True),
+    ResponseCase("head-of-404", "9110 §9.3.2", response(b"Content-Length: 9", line=b"HTTP/1.1 404 Not Found"), 404,
+                 ask=HEAD, reused=True, stays=True, has=(b"Content-Length: 9",)),
+    ResponseCase("head-of-http10", "9110 §9.3.2", response(b"Content-Length: 9", line=b"HTTP/1.0 200 OK"), ask=HEAD,
+                 reused=False, stays=True),
+    ResponseCase("head-with-a-body", "9110 §9.3.2", ok(), ask=HEAD, reused=False),
+    ResponseCase("head-with-a-response-as-body", "9110 §9.3.2", response(b"Content-Length: 99", body=ok()), ask=HEAD,
+                 reused=False),
+    ResponseCase("head-with-chunks", "9110 §9.3.2", response(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+                 ask=HEAD,
+                 reused=False),
+    ResponseCase("head-that-closes", "9112 §9.6", response(b"Content-Length: 9", b"Connection: close"), ask=HEAD,
+                 closes="eof", reused=False, stays=True),
+    ResponseCase("head-with-malformed-length", "9110 §8.6", response(b"Content-Length: x"), 502, ask=HEAD,
+                 reused=False),
+    ResponseCase("head-with-length-and-coding", "9112 §6.3",
+                 response(b"Content-Length: 9", b"Transfer-Encoding: chunked"), 502, ask=HEAD, reused=False),
+    ResponseCase("head-with-unknown-coding", "9112 §6.1", response(b"Transfer-Encoding: gzip"), 502, ask=HEAD,
+                 reused=False),
+    ResponseCase("head-to-http10", "9110 §9.3.2", response(b"Content-Length: 9"), reused=True, stays=False,
+                 ask=request(line=b"HEAD / HTTP/1.0"), has=(b"Content-Length: 9",)),
+]  # fmt: skip
+
+_NONE = [
+    ResponseCase("204", "9110 §15.3.5", response(line=_NO_CONTENT), 204, reused=True, stays=True,
+                 lacks=(b"content-length", b"transfer-encoding")),
+    ResponseCase("204-with-length-zero", "9110 §8.6", response(b"Content-Length: 0", line=_NO_CONTENT), 204, stays=True,
+                 lacks=(b"content-length",)),
+    ResponseCase("204-with-length", "9110 §8.6", response(b"Content-Length: 5", line=_NO_CONTENT), 204, reused=False,
+                 lacks=(b"content-length",)),
+    ResponseCase("204-with-body", "9112 §6.3", response(b"Content-Length: 5", line=_NO_CONTENT, body=b"abcde"), 204,
+                 reused=False, lacks=(b"content-length",)),
+    ResponseCase("204-with-coding", "9112 §6.1", response(b"Transfer-Encoding: chunked", line=_NO_CONTENT), 204,
+                 reused=False, lacks=(b"transfer-encoding",)),
+    ResponseCase("204-with-chunks", "9112 §6.1",
+                 response(b"Transfer-Encoding: chunked", line=_NO_CONTENT, body=b"0\r\n\r\n"), 204, reused=False,
+                 lacks=(b"transfer-encoding",)),
+    ResponseCase("204-with-a-response-as-body", "9112 §6.3", response(line=_NO_CONTENT, body=ok()), 204, reused=False),
+    ResponseCase("204-to-post", "9110 §15.3.5", response(line=_NO_CONTENT), 204, reused=True, stays=True,
+                 ask=post(b"Content-Length: 2", body=b"ab")),
+    ResponseCase("204-to-http10", "9110 §15.3.5", response(line=_NO_CONTENT), 204, reused=True, stays=False,
+                 ask=request(line=b"GET / HTTP/1.0")),
+    ResponseCase("204-to-http10-kept-alive", "9110 §15.3.5", response(line=_NO_CONTENT), 204, reused=True, stays=True,
+                 ask=request(b"Connection: keep-alive", line=b"GET / HTTP/1.0")),
+    ResponseCase("304", "9110 §15.4.5", response(b'ETag: "a"', line=_NOT_MODIFIED), 304, reused=True, stays=True,
+                 has=(b'ETag: "a"',), lacks=(b"transfer-encoding",)),
+    ResponseCase("304-with-length", "9110 §8.6", response(b"Content-Length: 5", line=_NOT_MODIFIED), 304, reused=True,
+                 stays=True, has=(b"Content-Length: 5",)),
+    ResponseCase("304-with-coding", "9112 §6.1", response(b"Transfer-Encoding: chunked", line=_NOT_MODIFIED), 304,
+                 stays=True),
+    ResponseCase("304-with-body", "9112 §6.3", response(b"Content-Length: 5", line=_NOT_MODIFIED, body=b"abcde"), 304,
+                 reused=False),
+    ResponseCase("304-with-a-response-as-body", "9112 §6.3", response(line=_NOT_MODIFIED, body=ok()), 304,
+                 reused=False),
+    ResponseCase("304-with-malformed-length", "9110 §8.6", response(b"Content-Length: 5, 5", line=_NOT_MODIFIED), 502,
+                 reused=False),
+    ResponseCase("304-that-closes", "9112 §9.6", response(b"Connection: close", line=_NOT_MODIFIED), 304, closes="eof",
+                 reused=False, stays=True),
+]  # fmt: skip
+
+_INTERIM = [
+    *(ResponseCase(f"interim-{status}", "9110 §15.2", _interim(status, b"X-I: 1") + ok(), body=b"ok", interim=(status,),
+                   reused=True, stays=True) for status in (100, 102, 103, 104, 199)),
+    ResponseCase("interim-without-fields", "9110 §15.2", b"HTTP/1.1 100 Continue\r\n\r\n" + ok(), body=b"ok",
+                 interim=(100,), reused=True),
+    ResponseCase("interim-without-reason", "9110 §15.2", b"HTTP/1.1 100\r\n\r\n" + ok(), body=b"ok", interim=(100,)),
+    ResponseCase("interim-twice", "9110 §15.2", _interim(100) + _interim(103) + ok(), body=b"ok", interim=(100, 103)),
+    ResponseCase("interim-ten-times", "9110 §15.2", _interim(102) * 10 + ok(), body=b"ok", interim=(102,) * 10),
+    ResponseCase("interim-with-length-zero", "9110 §8.6", _interim(103, b"Content-Length: 0") + ok(), body=b"ok",
+                 interim=(103,)),
+    ResponseCase("interim-with-length", "9110 §8.6", _interim(103, b"Content-Length: 5") + ok(), body=b"ok",
+                 interim=(103,)),
+    ResponseCase("interim-with-coding", "9112 §6.1", _interim(103, b"Transfer-Encoding: chunked") + ok(), body=b"ok",
+                 interim=(103,)),
+    ResponseCase("interim-with-a-body", "9112 §6.3", _interim(103, b"Content-Length: 5") + b"abcde" + ok(), 502,
+                 interim=(103,), reused=False),
+    ResponseCase("interim-before-204", "9110 §15.2", _interim(103) + response(line=_NO_CONTENT), 204, interim=(103,),
+                 reused=True),
+    ResponseCase("interim-before-chunks", "9110 §15.2",
+                 _interim(103) + response(b"Transfer-Encoding: chunked", body=b"2\r\nok\r\n0\r\n\r\n"), body=b"ok",
+                 interim=(103,), reused=True),
+    ResponseCase("interim-before-close", "9110 §15.2", _interim(103) + response(body=b"ok"), body=b"ok", interim=(103,),
+                 closes="eof", reused=False),
+    ResponseCase("interim-to-head", "9110 §15.2", _interim(103) + response(b"Content-Length: 9"), interim=(103,),
+                 ask=HEAD, reused=True),
+    ResponseCase("interim-to-http10-is-not-passed", "9110 §15.2", _interim(103) + ok(), body=b"ok",
+                 ask=request(line=b"GET / HTTP/1.0"), reused=True),
+    ResponseCase("interim-and-nothing-more", "9112 §8", _interim(103), 502, interim=(103,), closes="eof", reused=False),
+    ResponseCase("interim-and-rubbish", "9112 §4", _interim(103) + b"rubbish\r\n\r\n", 502, interim=(103,),
+                 reused=False),
+    ResponseCase("interim-malformed", "9112 §5", _interim(103, b"no colon") + ok(), 502, reused=False),
+    ResponseCase("interim-with-bare-lf", "9112 §2.2", b"HTTP/1.1 103 Early\nX: y\r\n\r\n" + ok(), 502, reused=False),
+    ResponseCase("interim-with-two-lengths", "9112 §6.3",
+                 _interim(103, b"Content-Length: 1", b"Content-Length: 2") + ok(), 502, reused=False),
+    ResponseCase("interim-and-early-final-response", "9110 §10.1.1", b"HTTP/1.1 100 Continue\r\n\r\n" + ok(),
+                 body=b"ok",
+                 ask=post(b"Expect: 100-continue", b"Content-Length: 5"), is_early=True, interim=(100,), reused=False,
+                 stays=False),
+    ResponseCase("early-refusal-of-an-expectation", "9110 §10.1.1",
+                 ok(line=b"HTTP/1.1 417 Expectation Failed"), 417, b"ok",
+                 ask=post(b"Expect: 100-continue", b"Content-Length: 5"), is_early=True, reused=False, stays=False),
+    ResponseCase("early-response-to-an-upload", "9112 §9.3", ok(line=b"HTTP/1.1 413 Content Too Large"), 413, b"ok",
+                 ask=post(b"Content-Length: 500", body=b"abc"), is_early=True, reused=False, stays=False,
+                 has=(b"Connection: close",)),
+    ResponseCase("early-response-to-chunks", "9112 §9.3", ok(line=b"HTTP/1.1 400 Bad Request"), 400, b"ok",
+                 ask=post(b"Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n"), is_early=True, reused=False,
+                 stays=False),
+]  # fmt: skip
+
+RESPONSES: list[ResponseCase] = [*_TO_HEAD, *_NONE, *_INTERIM]
