@@ -19,6 +19,7 @@ import pytest
 
 from router.cli.demo import CONFIG, PORTS
 from router.control.redis_server import ServerNotFound, find_server, free_port
+from tests.certificates import Authority
 from tests.waiting import until
 
 ROOT: Final = Path(__file__).parent.parent
@@ -156,6 +157,13 @@ async def test_every_command_of_the_readme_runs_and_prints_what_is_shown(demo: D
 def test_every_config_of_the_readme_is_valid(tmp_path: Path) -> None:
     configs = blocks("yaml")
     assert configs
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "sorry.html").write_text("<p>Sorry.")
+    authority = Authority(tmp_path / "tls", "backends-ca")
+    signed = authority.sign("shop.example.com", file="shop")
+    signed.key.rename(tmp_path / "tls" / "shop.key")
+    signed.certificate.rename(tmp_path / "tls" / "shop.pem")
     for number, text in enumerate(configs):
         path = tmp_path / f"readme-{number}.yaml"
         path.write_text(text, "utf-8")

@@ -17,19 +17,11 @@ from router.core.spec import ErrorPageSpec
 from router.proxy.admit import accept_of, admit
 from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
-from router.proxy.failures import Failure, render
+from router.proxy.failures import Failure, failure_of, render
 from router.proxy.framing import BodyReader, trailers_of
-from router.proxy.grammar import (
-    BARE_LF,
-    ExpectationError,
-    FramingError,
-    RefusedMethodError,
-    TargetTooLongError,
-    TooManyFieldsError,
-    UnknownCodingError,
-    UnknownVersionError,
-)
+from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import RequestHead, to_origin_form
+from router.proxy.progress import untaken
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -40,15 +32,6 @@ LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused upload is read and thrown away, so that the answer is not lost to a reset."""
 _CR: Final = 13
 _LF: Final = 10
-_REFUSALS: Final = {
-    UnknownCodingError: Failure.UNKNOWN_CODING,
-    UnknownVersionError: Failure.VERSION_REFUSED,
-    RefusedMethodError: Failure.METHOD_REFUSED,
-    TooManyFieldsError: Failure.HEAD_TOO_LARGE,
-    TargetTooLongError: Failure.URI_TOO_LONG,
-    ExpectationError: Failure.EXPECTATION_FAILED,
-}
-"""What is wrong with a head, where it is not just malformed."""
 
 
 class Downstream:
@@ -144,12 +127,16 @@ class Downstream:
             self._holds = True
             self._held_at = monotonic()
             self.transport.pause_reading()
+            if self._body is not None:
+                self.arm(self.plane.listener.body_timeout)  # for the backend to take what it has been sent
 
     def release_reading(self) -> None:
         if self._holds:
             self._holds = False
-            self._body_due += monotonic() - self._held_at  # the wait was not the client's
             self.transport.resume_reading()
+            if self._body is not None:
+                self._body_due += monotonic() - self._held_at  # the wait was not the client's
+                self._await_body(0)
 
     @property
     def is_holding(self) -> bool:
@@ -164,17 +151,27 @@ class Downstream:
 
     def on_deadline(self, now: float) -> None:
         exchange = self.exchange
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and unsent != self._unsent and now < self.ends and (exchange is None or self.is_write_paused):
-            # Slow, but reading: what is on its way may arrive as long as some of it does.
-            self._unsent = unsent
-            self.arm(self.plane.listener.send_timeout)
+        if now < self.ends and self._is_moving():
+            listener = self.plane.listener
+            self.arm(listener.body_timeout if self._holds else listener.send_timeout)
         elif exchange is not None:
             exchange.timed_out(is_last=now >= self.ends)
         elif self.partial and not self._lingers:
             self.refuse(Failure.REQUEST_TIMEOUT)
         else:
             self.transport.abort()
+
+    def _is_moving(self) -> bool:
+        """Whether the side that is waited for is slow, but reading: then what is on its way may arrive."""
+        exchange = self.exchange
+        waits: asyncio.Transport | None = None
+        if exchange is None or self.is_write_paused:
+            waits = self.transport
+        elif self._holds and exchange.upstream is not None:
+            waits = exchange.upstream.transport
+        unsent = 0 if waits is None or waits.is_closing() else untaken(waits)
+        before, self._unsent = self._unsent, unsent
+        return unsent > 0 and unsent != before
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -260,7 +257,7 @@ class Downstream:
             if head.path[:1] != b"/":
                 to_origin_form(head)
         except FramingError as error:
-            self.refuse(_REFUSALS.get(type(error), Failure.BAD_REQUEST), head_only=data[:5] == b"HEAD ")
+            self.refuse(failure_of(error), head_only=data[:5] == b"HEAD ")
             return
         admit(self, head, data[end + 4 :])
 

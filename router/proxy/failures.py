@@ -14,6 +14,15 @@ from typing import Final
 import msgspec
 
 from router.core.spec import ErrorPageSpec
+from router.proxy.grammar import (
+    ExpectationError,
+    FramingError,
+    RefusedMethodError,
+    TargetTooLongError,
+    TooManyFieldsError,
+    UnknownCodingError,
+    UnknownVersionError,
+)
 
 ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
@@ -70,6 +79,21 @@ class Failure(Enum):
     UPSTREAM_TIMEOUT = Answer(504, "upstream_timeout", "The backend did not answer in time.")
     DEADLINE = Answer(504, "deadline", "The request as a whole took too long.")
     VERSION_REFUSED = Answer(505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", closes=True)
+
+
+_OF_HEADS: Final[dict[type[FramingError], Failure]] = {
+    UnknownCodingError: Failure.UNKNOWN_CODING,
+    UnknownVersionError: Failure.VERSION_REFUSED,
+    RefusedMethodError: Failure.METHOD_REFUSED,
+    TooManyFieldsError: Failure.HEAD_TOO_LARGE,
+    TargetTooLongError: Failure.URI_TOO_LONG,
+    ExpectationError: Failure.EXPECTATION_FAILED,
+}
+
+
+def failure_of(error: FramingError) -> Failure:
+    """What a head that was refused turns into: malformed, unless it is something better known."""
+    return _OF_HEADS.get(type(error), Failure.BAD_REQUEST)
 
 
 def wants_json(accept: bytes) -> bool:
