@@ -6,7 +6,7 @@ config do not fit together it raises, and the caller keeps the snapshot it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from router.config.edge import ClientTls, Listener
@@ -46,11 +46,16 @@ def service_names(settings: Settings) -> tuple[str, ...]:
 
 
 def snapshot_spec(
-    settings: Settings, live: Mapping[str, Live], generation: int, bound: Settings | None = None
+    settings: Settings,
+    live: Mapping[str, Live],
+    generation: int,
+    addresses: Sequence[str] = (),
+    before: Sequence[SocketSpec] = (),
 ) -> SnapshotSpec:
     """The whole routing state. ``live`` is per service; an absent one means "as the config says".
 
-    ``bound`` are the settings whose listeners are open, where those in ``settings`` have other addresses.
+    ``addresses`` are those that are open, in their order, where these may be others than the settings say: what the
+    settings no longer tell of one of them is taken from ``before``.
 
     Live values for rings that the config does not have are left out: a ring may leave the config before its weight
     leaves Redis. Raises ``LiveConflict`` when weights add up to more than 100 percent or a live version does not exist.
@@ -61,13 +66,15 @@ def snapshot_spec(
             service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files)
             for name, service in settings.services.items()
         ),
-        listener=listener_spec(settings, bound or settings),
+        listener=listener_spec(settings, addresses or [str(one.address) for one in settings.listen], before),
         access_log=settings.access_log.format,
     )
 
 
-def listener_spec(settings: Settings, bound: Settings) -> ListenerSpec:
+def listener_spec(settings: Settings, addresses: Sequence[str], before: Sequence[SocketSpec]) -> ListenerSpec:
     """What workers need to know about clients."""
+    sockets = {one.address: one for one in before}
+    sockets |= {str(one.address): _socket(one, settings.files) for one in settings.listen}
     timeouts, protocol, limits = settings.timeouts, settings.protocol, settings.limits
     return ListenerSpec(
         trusted_proxies=settings.trusted_proxies,
@@ -82,7 +89,7 @@ def listener_spec(settings: Settings, bound: Settings) -> ListenerSpec:
         via=protocol.via,
         serves_trace=protocol.trace,
         answers_expect=protocol.expect == "answer",
-        sockets=tuple(_socket(listener, bound.files) for listener in bound.listen),
+        sockets=tuple(sockets.get(address) or SocketSpec(address) for address in addresses),
     )
 
 

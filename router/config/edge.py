@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, StrictBool, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, StrictBool, WithJsonSchema
 
 from router.config.model import Bytes, Model, Seconds, Text
-from router.config.values import Address, parse_socket
+from router.config.values import Address, check_name, parse_socket
 from router.core.spec import LimitsSpec, ListenerSpec
 
 _LISTEN: Final = Address("0.0.0.0", 8080)  # noqa: S104  # an edge proxy is there to be reached
@@ -61,7 +61,7 @@ class ClientTls(Model):
     ca: Text | None = Field(default=None, description="PEM file of authorities; default: the system's.")
     certificate: Text | None = Field(default=None, description="PEM file shown to the endpoint (mTLS).")
     key: Text | None = Field(default=None, description="PEM file: its private key.")
-    server_name: Text | None = Field(
+    server_name: Annotated[str, AfterValidator(check_name)] | None = Field(
         default=None, description="What the endpoint's certificate has to name; default: its host."
     )
     verify: StrictBool = Field(default=True, description="false: any certificate will do (not for production).")

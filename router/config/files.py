@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,10 +37,23 @@ class Files:
     pages: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Content type and content."""
 
-    @property
-    def digest(self) -> str:
-        """Changes when any of the files does."""
-        return hashlib.sha256(repr(sorted(self.digests.items())).encode()).hexdigest()
+    seen: dict[str, str] = field(default_factory=dict)
+    """All of them, the config included, as ``look_at`` saw them when they were read."""
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def look_at(paths: Iterable[str]) -> dict[str, str]:
+    """What the files hold now, as digests, or why they cannot be read."""
+    seen = {}
+    for path in paths:
+        try:
+            seen[path] = digest_of(Path(path).read_bytes())
+        except (OSError, ValueError) as error:
+            seen[path] = str(error)
+    return seen
 
 
 def read_files(document: Document, settings: Settings, base: Path) -> Files:
@@ -52,11 +65,11 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
         whole = base / path
         try:
             content = whole.read_bytes()
-        except OSError as error:
-            document.add_at(place, f"cannot read {whole}: {error.strerror}")
+        except (OSError, ValueError) as error:
+            document.add_at(place, f"cannot read {whole}: {getattr(error, 'strerror', None) or error}")
             continue
         files.found[path] = str(whole.absolute())
-        files.digests[path] = hashlib.sha256(content).hexdigest()
+        files.digests[path] = files.seen[files.found[path]] = digest_of(content)
         if "error_pages" in place:
             kind = mimetypes.guess_type(path)[0] or "text/html"
             files.pages[path] = (f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, content)
@@ -67,6 +80,11 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
     _check_listeners(document, settings, files)
     _check_services(document, settings, files)
     return files
+
+
+def named_files(settings: Settings, base: Path) -> tuple[str, ...]:
+    """The paths of all files that a config names."""
+    return tuple(str((base / path).absolute()) for _, path in _named(settings))
 
 
 def _named(settings: Settings) -> Iterator[tuple[Place, str]]:

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from router.config.document import Document, read_document
 from router.config.document import Path as Place
-from router.config.files import Files, read_files
+from router.config.files import Files, digest_of, named_files, read_files
 from router.config.problems import ConfigError, Problem, did_you_mean, redacted_url
 from router.config.semantics import check_semantics
 from router.config.settings import Settings
@@ -64,7 +64,9 @@ def load_settings(path: Path, env: Mapping[str, str] | None = None) -> Settings:
         before = raw[: error.start].decode("utf-8-sig", "replace").split("\n")
         why = f"the file is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8"
         raise ConfigError((Problem(name, len(before), len(before[-1]) + 1, why),)) from None
-    return parse_settings(text, name, env)
+    settings = parse_settings(text, name, env)
+    settings.files.seen[name] = digest_of(raw)
+    return settings
 
 
 def parse_settings(text: str, filename: str = "<config>", env: Mapping[str, str] | None = None) -> Settings:
@@ -85,9 +87,11 @@ def parse_settings(text: str, filename: str = "<config>", env: Mapping[str, str]
     except ValidationError as error:
         _note_all(document, error.errors(include_url=False))
     check_semantics(document)
-    files = read_files(document, settings, Path(filename).parent) if settings is not None else Files()
+    base = Path(filename).parent
+    files = read_files(document, settings, base) if settings is not None else Files()
     if document.problems or settings is None:
-        raise ConfigError(tuple(sorted(document.problems, key=lambda problem: (problem.line, problem.column))))
+        problems = tuple(sorted(document.problems, key=lambda problem: (problem.line, problem.column)))
+        raise ConfigError(problems, named_files(settings, base) if settings is not None else ())
     return settings.with_files(files)
 
 

@@ -44,9 +44,11 @@ class Problem:
 class ConfigError(Exception):
     """The config is refused as a whole. ``problems`` holds all that is wrong with it, in the order of the file."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, problems: tuple[Problem, ...], files: tuple[str, ...] = ()) -> None:
         super().__init__(problems)
         self.problems = problems
+        self.files = files
+        """Files that the config names: mending one of them may mend the config."""
 
     def __str__(self) -> str:
         count = len(self.problems)

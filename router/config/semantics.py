@@ -11,12 +11,13 @@ from typing import Any
 
 from router.config.document import Document, Path
 from router.config.problems import did_you_mean
-from router.config.values import check_host, check_path, parse_percent
+from router.config.values import check_host, check_path, parse_percent, parse_socket
 from router.core.hashing import BUCKETS
 
 
 def check_semantics(document: Document) -> None:
     """Note every problem between values in the document."""
+    _check_listen(document)
     services = _mapping(_mapping(document.data).get("services"))
     claims: dict[tuple[str, str], str] = {}
     for name, service in services.items():
@@ -26,6 +27,18 @@ def check_semantics(document: Document) -> None:
         _check_claims(document, path, name, service, claims)
         _check_identity(document, path, service)
         _check_rings(document, path, service)
+
+
+def _check_listen(document: Document) -> None:
+    seen: set[str] = set()
+    for i, one in enumerate(_sequence(_mapping(document.data).get("listen"))):
+        try:
+            address = str(parse_socket(_mapping(one).get("address") if isinstance(one, dict) else one))
+        except ValueError:
+            continue
+        if address in seen:
+            document.add_at(("listen", i), f"{address} is listened on already: remove one of the two")
+        seen.add(address)
 
 
 def _check_claims(

@@ -22,6 +22,8 @@ _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)")
 _BYTES: Final = re.compile(r"([0-9]{1,15})\s*(KiB|MiB|GiB|B)")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LONGEST_SOCKET_PATH: Final = 107
+LONGEST_LABEL: Final = 63
+"""Bytes between two dots of a name (RFC 1035 §2.3.4)."""
 LONGEST_SECONDS: Final = 86_400.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2; cookie names too, RFC 6265 §4.1.1
 _HOST_NAME: Final = re.compile(
@@ -205,6 +207,16 @@ def check_host(value: str) -> str:
     if re.search(r":[0-9]*\Z", value):
         raise ValueError(f"a host is written without its port: {value.rpartition(':')[0]}")
     raise ValueError(f"{value!r} is not a host name; a wildcard is written *.example.com")
+
+
+def check_name(value: str) -> str:
+    """A host name or address that a certificate can be for."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(value) or any(len(label) > LONGEST_LABEL for label in value.split(".")):
+            raise ValueError(f"{value!r} is not a host name, such as shop.internal") from None
+    return value
 
 
 def check_path(value: str) -> str:

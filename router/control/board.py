@@ -7,7 +7,7 @@ worker has something to route by while control is away.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -38,9 +38,10 @@ class Board:
             return
         self.spec, self._generation = left_behind, left_behind.generation
 
-    def refresh(self, settings: Settings, live: Mapping[str, Live], bound: Settings) -> bool:
+    def refresh(self, settings: Settings, live: Mapping[str, Live], addresses: Sequence[str] = ()) -> bool:
         """Compile and publish; False when nothing that routes has changed."""
-        spec = snapshot_spec(settings, live, self._generation, bound)
+        before = self.spec.listener.sockets if self.spec is not None else ()
+        spec = snapshot_spec(settings, live, self._generation, addresses, before)
         if spec == self.spec:
             return False
         self._generation += 1

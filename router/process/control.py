@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import os
 import platform
 import shutil
@@ -27,6 +26,7 @@ from aiohttp import web
 from router import __version__
 from router.admin.app import create_app
 from router.config.compile import LiveConflict, service_spec
+from router.config.files import look_at
 from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
 from router.control.board import Board
@@ -48,14 +48,14 @@ CONFIG_POLL_SECONDS: Final = 1.0
 class Control:
     """One running control process; also the admin side's view of it."""
 
-    def __init__(self, settings: Settings, path: Path, runtime: Path, workers: int, listen: str) -> None:
+    def __init__(self, settings: Settings, path: Path, runtime: Path, workers: int, listen: list[str]) -> None:
         self.settings = settings
         self._path = path
         self._listen = listen
         self._started_at = time.time()
-        self._digest = digest_of(path.read_bytes(), settings)
-        self._bound = settings
-        self._refused_digest = ""
+        self._at_start = settings
+        self._refused: dict[str, str] = {}
+        """Config and files as they were when they were refused."""
         self._config_error = ""
         self._needs_restart: tuple[str, ...] = ()
         self._reloads: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class Control:
         self._revision = 1
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
-        self.instance = settings.instance or f"{socket.gethostname()}:{listen.rpartition(':')[2]}"
+        self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
         self.board = Board(runtime, self.hub.publish)
         state_dir = Path(settings.state_dir)
@@ -104,7 +104,7 @@ class Control:
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         try:
-            has_changed = self.board.refresh(self.settings, live, self._bound)
+            has_changed = self.board.refresh(self.settings, live, self._listen)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -122,47 +122,40 @@ class Control:
         self._look_at_config(is_asked=True)
 
     def _look_at_config(self, *, is_asked: bool) -> None:
-        try:
-            content = self._path.read_bytes()
-        except OSError as error:
-            self._refuse_config(f"cannot read {self._path}: {error.strerror}", digest="unreadable")
-            return
-        digest = digest_of(content, self.settings)
-        if digest == self._digest:
+        in_force = self.settings.files.seen
+        if look_at(in_force) == in_force:
             if is_asked:
                 self._reloads["unchanged"] += 1
                 self._log.info(f"config {self._path} is unchanged")
             if self._config_error:
                 self._log.info(f"config {self._path} is again the one in force, #{self._revision}")
-            self._config_error = self._refused_digest = ""
+            self._config_error, self._refused = "", {}
             return
-        if digest == self._refused_digest and not is_asked:
+        if self._refused and look_at(self._refused) == self._refused and not is_asked:
             return
         try:
             settings = load_settings(self._path, os.environ)
         except ConfigError as error:
-            self._refuse_config(str(error), digest)
+            self._refuse_config(str(error), look_at([str(self._path), *error.files]))
             return
-        self._accept_config(settings, digest_of(content, settings))
+        self._accept_config(settings)
 
-    def _refuse_config(self, why: str, digest: str) -> None:
-        if digest == self._refused_digest:
+    def _refuse_config(self, why: str, seen: dict[str, str]) -> None:
+        if seen == self._refused:
             return
-        self._refused_digest, self._config_error = digest, why
+        self._refused, self._config_error = seen, why
         self._reloads["failure"] += 1
         self._log.error(f"config refused, #{self._revision} stays in force: {why}")
 
-    def _accept_config(self, settings: Settings, digest: str) -> None:
-        old, self.settings = self.settings, settings
-        self._digest, self._refused_digest, self._config_error = digest, "", ""
+    def _accept_config(self, settings: Settings) -> None:
+        self.settings = settings
+        self._refused, self._config_error = {}, ""
         self._reloads["success"] += 1
         self._revision += 1
         self._loaded_at = time.time()
         fixed = ("admin", "workers", "state_dir", "redis", "instance")
-        self._needs_restart = tuple(key for key in fixed if getattr(old, key) != getattr(settings, key))
-        if _sockets(settings) == _sockets(self._bound):
-            self._bound = settings
-        else:
+        self._needs_restart = tuple(key for key in fixed if getattr(self._at_start, key) != getattr(settings, key))
+        if {str(one.address) for one in settings.listen} != set(self._listen):
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
         self._refresh(self.store.live)
@@ -201,7 +194,7 @@ class Control:
                     poll_seconds_sum=store.poll_seconds_sum,
                 ),
                 config=ConfigFigures(
-                    self._reloads, not self._config_error, self._loaded_at, self._bound.files.expiries
+                    self._reloads, not self._config_error, self._loaded_at, self.settings.files.expiries
                 ),
                 workers_connected=self.hub.connected,
                 workers_expected=self.hub.expected,
@@ -272,22 +265,6 @@ class Control:
         }
 
 
-def digest_of(content: bytes, settings: Settings) -> str:
-    """Changes when the config does, or what the files hold that it names."""
-    digest = hashlib.sha256(content)
-    for path in sorted(settings.files.found.values()):
-        try:
-            digest.update(Path(path).read_bytes())
-        except OSError as error:
-            digest.update(str(error).encode())
-    return digest.hexdigest()
-
-
-def _sockets(settings: Settings) -> list[tuple[str, bool]]:
-    """What of the listeners is fixed once they are open."""
-    return [(str(one.address), one.proxy_protocol) for one in settings.listen]
-
-
 def service_rules(settings: Settings) -> dict[str, ServiceRules]:
     """What live values are judged by, per service."""
     return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
@@ -304,7 +281,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--runtime", type=Path, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--listen", required=True)
+    parser.add_argument("--listen", nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
     unblock_signals()

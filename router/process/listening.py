@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from router.core.spec import SocketSpec
-from router.proxy.announced import serve_announced
+from router.proxy.announced import greet, serve_announced
 from router.proxy.plane import DataPlane
 from router.proxy.tls import server_context
 
@@ -36,56 +36,58 @@ class Listening:
         self._spec: SocketSpec | None = None
         self._server: asyncio.Server | None = None
         self._announced: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def open(self, spec: SocketSpec) -> None:
         """Serve as ``spec`` says. Raises OSError for unusable certificates; what was served so far goes on."""
-        if spec == self._spec:
-            return
-        is_open = self._spec is not None
-        if is_open and self._spec is not None and spec.tls == self._spec.tls:
-            self._spec = spec  # the door knows the rest
-            return
+        before = self._spec
+        if before is not None and (spec.tls, spec.proxy_protocol) == (before.tls, before.proxy_protocol):
+            return  # the door knows the rest
         context = server_context(spec.tls) if spec.tls is not None else None
-        before, announced = self._server, self._announced
+        server, announced = self._server, self._announced
+        self._server = self._announced = None
         copy = socket.socket(fileno=os.dup(self._listener.fileno()))
         copy.setblocking(False)
         if spec.proxy_protocol:
-            self._announced = self._spawn(
-                serve_announced(self._plane, self._door, copy, context), name="PROXY protocol"
-            )
+            work = serve_announced(self._plane, self._door, copy, context)
+            self._announced = self._spawn(work, name="PROXY protocol")
         else:
-            options: dict[str, Any] = {"ssl": context, "ssl_handshake_timeout": self._plane.listener.head_timeout}
             self._server = await self._plane.loop.create_server(
-                self._door.accept, sock=copy, backlog=BACKLOG, **(options if context is not None else {})
+                self._door.accept, sock=copy, backlog=BACKLOG, **self._tls(context)
             )
-        self._spec = spec
-        if before is not None:
-            before.close()
+        self._spec, self._context = spec, context
+        if server is not None:
+            server.close()
         if announced is not None:
             announced.cancel()
 
-    async def close(self) -> None:
-        """Take those who were told that they are connected, and nobody after them."""
-        if self._spec is None:
-            return
+    def _tls(self, context: ssl.SSLContext | None) -> dict[str, Any]:
+        if context is None:
+            return {}
+        return {"ssl": context, "ssl_handshake_timeout": self._plane.listener.head_timeout}
+
+    async def close(self) -> list[asyncio.Task[None]]:
+        """Take those who were told that they are connected, and nobody after them; the tasks that do."""
+        taken = []
         if self._announced is not None:
             self._announced.cancel()
-        await self._take_waiting()
+        if self._spec is not None:
+            for _ in range(BACKLOG):
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    break
+                connection.setblocking(False)
+                taken.append(self._spawn(self._take(connection, self._spec), name="waited"))
         if self._server is not None:
             self._server.close()
+        self._listener.close()
+        return taken
 
-    async def _take_waiting(self) -> None:
-        spec = self._spec
-        if spec is None or spec.proxy_protocol:
+    async def _take(self, connection: socket.socket, spec: SocketSpec) -> None:
+        if spec.proxy_protocol:
+            await greet(self._plane, self._door, connection, self._context)
             return
-        context: ssl.SSLContext | None = None
-        if spec.tls is not None:
-            with contextlib.suppress(OSError):
-                context = server_context(spec.tls)
-        for _ in range(BACKLOG):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):
-                await self._plane.loop.connect_accepted_socket(self._door.accept, connection, ssl=context)
+        with contextlib.suppress(OSError):
+            options = self._tls(self._context)
+            await self._plane.loop.connect_accepted_socket(self._door.accept, connection, **options)

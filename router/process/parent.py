@@ -34,6 +34,8 @@ RESTART_SECONDS: Final = (0.0, 5.0)
 STABLE_SECONDS: Final = 10.0
 CONTROL_STOP_SECONDS: Final = 5.0
 KILL_MARGIN_SECONDS: Final = 2.0
+PROBE_SECONDS: Final = 1.0
+"""For a unix socket to say that somebody is there; one whose queue is full says nothing, and is somebody."""
 
 
 class ListenError(Exception):
@@ -86,7 +88,12 @@ class Parent:
         # Blocked before the first child: a signal that comes early waits instead of killing.
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         raise_open_files()
-        self._sockets = [listening_sockets(address, self.workers) for address in self.addresses]
+        try:
+            for address in self.addresses:
+                self._sockets.append(listening_sockets(address, self.workers))
+        except ListenError:
+            self._remove_files()
+            raise
         runtime = Path(tempfile.mkdtemp(prefix="ring-router-"))
         try:
             self._create_children(runtime)
@@ -99,9 +106,13 @@ class Parent:
             for child in self.children:
                 child.signal(signal.SIGKILL)
             shutil.rmtree(runtime, ignore_errors=True)
-            for address in self.addresses:
-                if address.path:
-                    Path(address.path).unlink(missing_ok=True)
+            self._remove_files()
+
+    def _remove_files(self) -> None:
+        """The unix sockets that are ours."""
+        for address, _ in zip(self.addresses, self._sockets, strict=False):
+            if address.path:
+                Path(address.path).unlink(missing_ok=True)
 
     def _create_children(self, runtime: Path) -> None:
         common = ["--parent", str(os.getpid()), "--runtime", str(runtime)]
@@ -111,7 +122,7 @@ class Parent:
             Child(
                 "control",
                 [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
-                 str(self.workers), "--listen", str(self.addresses[0])],
+                 str(self.workers), "--listen", *map(str, self.addresses)],
             )
         )  # fmt: skip
         for slot in range(self.workers):
@@ -182,7 +193,7 @@ class Parent:
                     if child.process is not None:
                         child.process.wait()
                 return False
-        return True
+        return all(child.process is None or child.process.returncode == 0 for child in children)
 
 
 def raise_open_files() -> None:
@@ -203,10 +214,13 @@ def _unix_socket(path: str) -> socket.socket:
         with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if not stat.S_ISSOCK(os.stat(path).st_mode):
                 raise FileExistsError(errno.EEXIST, "there is something else than a socket")
+            probe.settimeout(PROBE_SECONDS)
             try:
                 probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)  # left behind by somebody who died
+            except (TimeoutError, BlockingIOError):
+                raise OSError(errno.EADDRINUSE, "somebody listens there") from None
         listener.bind(path)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -47,8 +47,11 @@ class Worker:
         ]
         self._runtime = runtime
         self._is_open = False
+        self._failed = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._drained = asyncio.Event()
+        self.is_clean = False
+        """Whether everything in flight was answered."""
         self._terms = 0
         self._random = random.Random()
 
@@ -82,11 +85,15 @@ class Worker:
             self._drained.set()
 
     async def _drain(self) -> None:
-        for listening in self._listening:
-            await listening.close()
-        with contextlib.suppress(TimeoutError):
+        taken = [task for listening in self._listening for task in await listening.close()]
+        try:
             async with asyncio.timeout(self.plane.listener.drain_timeout):
+                if taken:
+                    await asyncio.wait(taken)
                 await self.plane.drain()
+                self.is_clean = True
+        except TimeoutError:
+            pass
         self._drained.set()
 
     # -- the snapshot --------------------------------------------------------------------------------------------------
@@ -109,9 +116,26 @@ class Worker:
             gc.freeze()
             self._flush_log()
         if not self._terms:
-            for listening, one in zip(self._listening, spec.listener.sockets, strict=False):
-                with contextlib.suppress(OSError):  # control has read the same files, and says what is wrong with them
-                    await listening.open(one)
+            await self._open(spec)
+
+    async def _open(self, spec: SnapshotSpec) -> None:
+        """Open the listeners, or those that can be; the others are tried again, as long as nothing newer is there."""
+        failed = ""
+        for listening, one in zip(self._listening, spec.listener.sockets, strict=False):
+            try:
+                await listening.open(one)
+            except OSError as error:
+                failed = f"{one.address}: {error}"
+        if failed and failed != self._failed:
+            sys.stderr.write(f"worker {self.slot}: cannot open {failed}; trying again each second\n")
+        self._failed = failed
+        if failed:
+            self.loop.call_later(REPORT_SECONDS, self._open_again, spec)
+
+    def _open_again(self, spec: SnapshotSpec) -> None:
+        snapshot = self.plane.snapshot
+        if not self._terms and snapshot is not None and snapshot.spec is spec:
+            self.spawn(self._open(spec), name="open listeners")
 
     def _flush_log(self) -> None:
         """Lines that no batch has taken along."""
@@ -173,8 +197,10 @@ def resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-async def _main(options: argparse.Namespace) -> None:
-    await Worker(options.slot, options.workers, options.fd, options.runtime).run()
+async def _main(options: argparse.Namespace) -> bool:
+    worker = Worker(options.slot, options.workers, options.fd, options.runtime)
+    await worker.run()
+    return worker.is_clean
 
 
 def main() -> None:
@@ -189,7 +215,8 @@ def main() -> None:
     unblock_signals()
     end_with_parent(options.parent)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(options))
+        is_clean = runner.run(_main(options))
+    sys.exit(0 if is_clean else 1)
 
 
 if __name__ == "__main__":

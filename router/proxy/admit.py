@@ -64,6 +64,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         head.request_id = plane.new_request_id()
     lines = head.lines
     if not head.authority:
+        head.authority = lane.host
         replace_field(lines, b"host", b"Host: " + lane.host)
     client = downstream.address
     if downstream.is_trusted:
@@ -95,6 +96,8 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         if is_complete:
             trailers = trailers_of(body)
         else:
+            if head.expects and plane.listener.answers_expect and not first:
+                downstream.transport.write(_CONTINUE)
             downstream.expect_body(body, started + RATE_GRACE_SECONDS if limits.body_rate else NEVER)
     if rest and is_complete:
         downstream.partial += rest
@@ -146,11 +149,8 @@ def _is_answered(
             downstream.refuse(failure, head)
             return True
         head.lines += UPGRADE_LINES
-    if head.expects and not is_bodiless:
-        if not plane.listener.answers_expect:
-            head.lines.append(b"Expect: 100-continue")
-        elif not rest:
-            downstream.transport.write(_CONTINUE)
+    if head.expects and not is_bodiless and not plane.listener.answers_expect:
+        head.lines.append(b"Expect: 100-continue")
     return False
 
 

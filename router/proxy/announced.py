@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from router.proxy.client import proxy_header
+from router.proxy.failures import Failure
 from router.proxy.grammar import FramingError
 
 if TYPE_CHECKING:
@@ -32,13 +33,22 @@ async def serve_announced(
             except OSError:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            plane.spawn(_greet(plane, door, connection, context), name="PROXY header")
+            if plane.is_full:
+                plane.answered(Failure.TOO_MANY_CONNECTIONS.value.word)
+                connection.close()
+                continue
+            plane.spawn(greet(plane, door, connection, context), name="PROXY header")
 
 
-async def _greet(plane: DataPlane, door: Door, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+async def greet(plane: DataPlane, door: Door, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+    """Read who it is, then serve it."""
+    plane.greeting += 1
     try:
         async with asyncio.timeout(plane.listener.head_timeout):
-            address = await _client_of(connection)
+            try:
+                address = await _client_of(connection)
+            finally:
+                plane.greeting -= 1
             await plane.loop.connect_accepted_socket(lambda: door.accept_announced(address), connection, ssl=context)
     except (OSError, EOFError, TimeoutError, FramingError) as error:
         if isinstance(error, FramingError):

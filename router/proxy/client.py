@@ -80,11 +80,11 @@ def client_behind(chain: bytes, peer: bytes, trusts: Callable[[bytes], bool]) ->
 def _bare_address(entry: bytes) -> bytes:
     """An address without its port and brackets, in its usual form; empty if it is none."""
     if entry[:1] == b"[":
-        entry = entry[1 : entry.find(b"]")]
+        entry = entry[1:].partition(b"]")[0] if b"]" in entry else b""
     elif entry.count(b":") == 1:
         entry = entry.partition(b":")[0]
     try:
-        return str(ipaddress.ip_address(entry.decode("latin-1"))).encode()
+        return _usual(_address(entry))
     except ValueError:
         return b""
 
@@ -127,8 +127,8 @@ def _version1(data: bytes) -> tuple[int, bytes] | None:
     try:
         _, family, source, destination, *ports = words
         version = {b"TCP4": 4, b"TCP6": 6}[family]
-        addresses = [ipaddress.ip_address(word.decode("latin-1")) for word in (source, destination)]
-        is_good = all(address.version == version for address in addresses) and len(ports) == 2
+        addresses = [_address(word) for word in (source, destination)]
+        is_good = words[0] == b"PROXY" and all(address.version == version for address in addresses) and len(ports) == 2
         if not is_good or not all(port.isdigit() and int(port) <= 65535 for port in ports):
             raise ValueError
     except (KeyError, ValueError):
@@ -136,5 +136,14 @@ def _version1(data: bytes) -> tuple[int, bytes] | None:
     return end + 2, _usual(addresses[0])
 
 
+def _address(text: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Raises ValueError; also for a scope (``%eth0``), which may be any text and means nothing elsewhere."""
+    if b"%" in text:
+        raise ValueError("an address with a scope")
+    return ipaddress.ip_address(text.decode("latin-1"))
+
+
 def _usual(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    return str(address).removeprefix("::ffff:").encode()
+    """As text; an IPv4 address that came as IPv6 is one of IPv4."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address).encode()

@@ -28,7 +28,9 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
     try:
         options: dict[str, Any] = {}
         if spec.tls is not None:
-            options = {"ssl": plane.client_context(spec.tls), "server_hostname": spec.tls.name or spec.host}
+            name = spec.tls.name or spec.host
+            name.encode("idna")  # raises UnicodeError, where uvloop would fall silent
+            options = {"ssl": plane.client_context(spec.tls), "server_hostname": name}
         async with asyncio.timeout(seconds):
             if spec.path:
                 _, protocol = await plane.loop.create_unix_connection(upstream, spec.path, **options)
@@ -37,7 +39,7 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
     except TimeoutError:
         endpoint.failed("timeout")
         return Failure.CONNECT_TIMEOUT
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):  # the other one: a name that no certificate can have
         endpoint.failed("tls")
         return Failure.TLS_FAILED
     except OSError as error:

@@ -33,6 +33,10 @@ class Door:
         self.hsts = b"Strict-Transport-Security: max-age=%d" % seconds if seconds else b""
         self.redirect_port = spec.redirect_port
 
+    def own(self, response: bytes) -> bytes:
+        """A response that the router makes itself, with what this socket says on every one."""
+        return response.replace(b"\r\n", b"\r\n%b\r\n" % self.hsts, 1) if self.hsts else response
+
     def accept(self) -> asyncio.BaseProtocol:
         """A new client's connection. Not a subclass of asyncio's protocols: nothing of theirs is needed."""
         return cast(asyncio.BaseProtocol, Downstream(self._plane, self, b""))

@@ -7,6 +7,7 @@ exchange. Requests that arrive while one is in flight wait unread (pipelining, R
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from router.proxy.failures import Failure, failure_of, render
 from router.proxy.framing import BodyReader, trailers_of
 from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import RequestHead, to_origin_form
-from router.proxy.progress import untaken
+from router.proxy.progress import taken
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ class Downstream:
     """One client connection."""
 
     __slots__ = (
-        "_body", "_body_due", "_has_skipped", "_held_at", "_holds", "_is_in_head", "_lingers", "_unsent",
-        "address", "deadline", "door", "ends", "exchange", "forwarded", "is_http10", "is_trusted", "is_write_paused",
-        "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
+        "_body", "_body_due", "_has_skipped", "_held_at", "_is_in_head", "_is_next_due", "_lingers", "_taken",
+        "address", "deadline", "door", "ends", "exchange", "forwarded", "is_holding", "is_http10", "is_trusted",
+        "is_write_paused", "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -60,11 +61,13 @@ class Downstream:
         self.looked_at = NEVER
         self._is_in_head = False
         self._has_skipped = False
+        self._is_next_due = False
         self.partial = bytearray()
         self._body: BodyReader | None = None
-        self._holds = False
+        self.is_holding = False
+        """Whether it is this side that keeps the client from sending."""
         self._lingers = False
-        self._unsent = 0
+        self._taken = -1
         self.requests = 0
         self.ends = NEVER
         """When the whole request has to be over."""
@@ -79,7 +82,7 @@ class Downstream:
     @property
     def is_idle(self) -> bool:
         """Nothing received that is not answered."""
-        return self.exchange is None and not self.partial
+        return self.exchange is None and not self.partial and not self._lingers
 
     # -- asyncio -----------------------------------------------------------------------------------------------------
 
@@ -100,6 +103,8 @@ class Downstream:
         refused = self.plane.joined(self)
         if refused is not None:
             self.refuse(refused)
+            if self.plane.is_crowded:
+                self.transport.close()  # no time to linger
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.plane.wheel.remove(self)
@@ -118,30 +123,25 @@ class Downstream:
         self.is_write_paused = False
         if self.exchange is None:
             self._next()
-        elif self.exchange.upstream is not None:
-            self.exchange.upstream.resume_reading()
+        else:
+            self.exchange.resume_response()
 
     def hold_reading(self) -> None:
         """The client sends faster than this side takes it."""
-        if not self._holds:
-            self._holds = True
+        if not self.is_holding:
+            self.is_holding = True
             self._held_at = monotonic()
             self.transport.pause_reading()
             if self._body is not None:
                 self.arm(self.plane.listener.body_timeout)  # for the backend to take what it has been sent
 
     def release_reading(self) -> None:
-        if self._holds:
-            self._holds = False
+        if self.is_holding:
+            self.is_holding = False
             self.transport.resume_reading()
             if self._body is not None:
                 self._body_due += monotonic() - self._held_at  # the wait was not the client's
                 self._await_body(0)
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether it is this side that keeps the client from sending."""
-        return self._holds
 
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is being waited for."""
@@ -153,7 +153,7 @@ class Downstream:
         exchange = self.exchange
         if now < self.ends and self._is_moving():
             listener = self.plane.listener
-            self.arm(listener.body_timeout if self._holds else listener.send_timeout)
+            self.arm(listener.body_timeout if self.is_holding else listener.send_timeout)
         elif exchange is not None:
             exchange.timed_out(is_last=now >= self.ends)
         elif self.partial and not self._lingers:
@@ -167,11 +167,10 @@ class Downstream:
         waits: asyncio.Transport | None = None
         if exchange is None or self.is_write_paused:
             waits = self.transport
-        elif self._holds and exchange.upstream is not None:
+        elif self.is_holding and exchange.upstream is not None:
             waits = exchange.upstream.transport
-        unsent = 0 if waits is None or waits.is_closing() else untaken(waits)
-        before, self._unsent = self._unsent, unsent
-        return unsent > 0 and unsent != before
+        before, self._taken = self._taken, -1 if waits is None else taken(waits)
+        return self._taken >= 0 and self._taken != before
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +199,8 @@ class Downstream:
         if body is None or exchange is None:
             if exchange is not None and exchange.is_tunnel:
                 exchange.up_the_tunnel(data)
-                self.arm(self.plane.listener.tunnel_timeout)
+                if not self.is_write_paused:
+                    self.arm(self.plane.listener.tunnel_timeout)
                 return
             # The next request, before this one is answered and taken: it waits, and so does the client.
             self.partial += data
@@ -295,9 +295,9 @@ class Downstream:
         self.arm(self.plane.listener.tunnel_timeout)
         data = bytes(self.partial)
         self.partial.clear()
+        self.release_reading()  # before it is sent, which may hold it again
         if data and self.exchange is not None:
             self.exchange.up_the_tunnel(data)
-        self.release_reading()
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.
@@ -305,8 +305,9 @@ class Downstream:
         A length or chunks show it by themselves; a body that ends with the connection needs a reset.
         """
         if self.is_http10:
-            peer = self.transport.get_extra_info("socket")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError, ValueError):  # it is closed already
+                peer = self.transport.get_extra_info("socket")
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     # -- the ends of a request -----------------------------------------------------------------------------------------
@@ -338,7 +339,7 @@ class Downstream:
         plane.answered(word)
         self.keep_alive = self.keep_alive and is_complete and not plane.is_draining
         request_id = head.request_id if head is not None and head.request_id else plane.new_request_id()
-        self.transport.write(make(request_id, not self.keep_alive))
+        self.transport.write(self.door.own(make(request_id, not self.keep_alive)))
         self.finished(monotonic())
 
     def finished(self, now: float) -> None:
@@ -354,20 +355,24 @@ class Downstream:
         if deadline < self.looked_at:
             self.plane.wheel.sooner(self)
         if self.partial:
-            # Not from here: a client that pipelines would make the stack as deep as its queue.
+            # Not from here: a client that pipelines would make the stack as deep as its queue. Nothing more is read
+            # before its turn: what is answered here at once would let the queue grow faster than it is worked off.
+            self.hold_reading()
+            self._is_next_due = True
             self.plane.loop.call_soon(self._next)
-        elif self._holds:
+        elif self.is_holding:
             self.release_reading()
 
     def _next(self) -> None:
         """Read the request that waited. If there is none that wants more, the client may send again."""
+        self._is_next_due = False
         if self._is_busy() or self.transport.is_closing():
             return
         data = bytes(self.partial)
         self.partial.clear()
         if data:
             self._head(data)
-        if not self._is_busy():
+        if not self._is_busy() and not self._is_next_due:
             self.release_reading()
 
     def _is_busy(self) -> bool:

@@ -16,7 +16,7 @@ from router.proxy.forwarding import add_anonymous_cookie
 from router.proxy.framing import chunk, last_chunk
 from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
 from router.proxy.pool import Endpoint
-from router.proxy.upgrade import UPGRADE_LINES, is_accepted
+from router.proxy.upgrade import UPGRADE_LINES
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -108,9 +108,10 @@ class Exchange:
         self.upstream = upstream
         self.is_request_sent = self.is_request_complete
         self.sent_at = monotonic()
-        # Before the write: if it fills the connection, reading is held again at once, and must stay so.
-        self.downstream.release_reading()
+        self.downstream.release_reading()  # before the write, which may hold it again
         upstream.begin(self, endpoint, data)
+        if self.downstream.is_write_paused:
+            upstream.pause_reading()
 
     def may_be_unsent(self) -> bool:
         """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
@@ -190,13 +191,14 @@ class Exchange:
             and self._status == 0
             and not self._retried
             and self.received == 0
+            and not self._chunks_request
             and self.is_request_complete
             and self.start.method in _IDEMPOTENT
         ):
             # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one.
             self._retried = True
             self.lane.meter.retries += 1
-            self._outgoing = [self._head + self._body(b"", True)]
+            self._outgoing = [self._head]
             self._connect(endpoint)
             return
         endpoint.failed(kind)
@@ -210,10 +212,6 @@ class Exchange:
         if not self.downstream.is_http10:
             self.downstream.transport.write(b"\r\n".join((*head.lines, b"", b"")))
 
-    def takes_upgrade(self, head: ResponseHead) -> bool:
-        """Whether a 101 is what this request asked for (RFC 6455 §4.1)."""
-        return self.websocket_key != b"" and is_accepted(head, self.websocket_key)
-
     def open_tunnel(self, head: ResponseHead, piece: bytes) -> None:
         """The backend changes protocols: from here on bytes are passed as they are, both ways."""
         downstream, lane = self.downstream, self.lane
@@ -225,12 +223,12 @@ class Exchange:
         self.sent_at = now
         downstream.keep_alive = False
         self.sent += len(piece)
+        replace_field(head.lines, b"content-length", None)  # RFC 9110 §8.6
         lines = [line for line in (*head.lines, *UPGRADE_LINES, lane.response_lines) if line]
         downstream.transport.write(b"\r\n".join((*lines, b"", piece)))
         downstream.enter_tunnel()
 
     def up_the_tunnel(self, data: bytes) -> None:
-        """From the client to the backend."""
         self.received += len(data)
         if self.upstream is not None:
             self.upstream.transport.write(data)
@@ -304,7 +302,7 @@ class Exchange:
         if self.is_tunnel:
             if done:
                 self.end_tunnel()
-            else:
+            elif not self.downstream.is_write_paused:
                 self.downstream.arm(self.downstream.plane.listener.tunnel_timeout)
         elif done:
             now = monotonic()
@@ -312,6 +310,14 @@ class Exchange:
             self.downstream.finished(now)
         elif not self.downstream.is_write_paused:
             self.downstream.arm(self.lane.pool.between_bytes)
+
+    def resume_response(self) -> None:
+        """The client reads again: from here on it is the endpoint that is waited for."""
+        listener, pool = self.downstream.plane.listener, self.lane.pool
+        waits = pool.between_bytes if self._status else pool.first_byte
+        self.downstream.arm(listener.tunnel_timeout if self.is_tunnel else waits)
+        if self.upstream is not None:
+            self.upstream.resume_reading()
 
     # -- the ends ------------------------------------------------------------------------------------------------------
 
@@ -330,17 +336,16 @@ class Exchange:
         self._status = failure.value.status
         if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
-        downstream.transport.write(
-            render(
-                failure,
-                self.request_id,
-                close=not downstream.keep_alive,
-                head_only=self.start.method == b"HEAD",
-                lines=self.lane.response_lines,
-                accept=value_of(self._head.split(b"\r\n"), b"accept"),
-                pages=self.lane.error_pages,
-            )
+        answer = render(
+            failure,
+            self.request_id,
+            close=not downstream.keep_alive,
+            head_only=self.start.method == b"HEAD",
+            lines=self.lane.response_lines,
+            accept=value_of(self._head.split(b"\r\n"), b"accept"),
+            pages=self.lane.error_pages,
         )
+        downstream.transport.write(downstream.door.own(answer))
         self._finish(now, False)
         downstream.finished(now)
 
@@ -352,8 +357,10 @@ class Exchange:
             self.fail(Failure.DEADLINE)
         elif not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
             self.fail(Failure.REQUEST_TIMEOUT)
+        elif self.downstream.is_write_paused:
+            self.fail(Failure.SLOW_READER)
         else:
-            if self.endpoint is not None and not self.downstream.is_write_paused:
+            if self.endpoint is not None:
                 self.endpoint.failed("timeout")
             self.fail(Failure.UPSTREAM_TIMEOUT)
 

@@ -51,6 +51,7 @@ class Failure(Enum):
     NO_SERVICE = Answer(404, "no_service", "No service is configured for this host and path.")
     METHOD_REFUSED = Answer(405, "method_refused", "This method is not served here.", closes=True, line=ALLOW)
     REQUEST_TIMEOUT = Answer(408, "request_timeout", "The request did not arrive in time.", closes=True, retryable=True)
+    SLOW_READER = Answer(408, "slow_reader", "The response was not taken in time.", closes=True)
     BODY_TOO_LARGE = Answer(413, "body_too_large", "The request body is too large.", closes=True)
     URI_TOO_LONG = Answer(414, "uri_too_long", "The request target is too long.", closes=True)
     EXPECTATION_FAILED = Answer(417, "expectation_failed", "Only 100-continue can be expected.", closes=True)
@@ -100,7 +101,8 @@ def wants_json(accept: bytes) -> bool:
     """Whether an Accept value (RFC 9110 §12.5.1) names JSON before any text."""
     for part in accept.lower().split(b","):
         kind, _, parameters = part.strip(b" \t").partition(b";")
-        if parameters.replace(b" ", b"") in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"):
+        weights = [one.strip(b" \t") for one in parameters.split(b";")]
+        if any(one[:3] == b"q=0" and not one[3:].strip(b".0") for one in weights):
             continue
         kind = kind.strip(b" \t")
         if kind == b"application/json" or kind.endswith(b"+json"):

@@ -33,6 +33,8 @@ _HOST: Final = re.compile(
 )
 """RFC 9110 §7.2, RFC 3986 §3.2.2; not empty, since an http URI needs a host (RFC 9110 §4.2.1)."""
 MAX_PORT: Final = 65535
+LONGEST_HOST: Final = 261
+"""A name of 255 bytes (RFC 1035 §2.3.4) and a port: looking for the service takes a step for each label."""
 
 Meaning = TypeVar("Meaning")
 
@@ -119,7 +121,7 @@ class Field:
 
 def checked_host(value: bytes) -> bytes:
     """The bare host of a Host value or an authority. Raises FramingError when it is none (RFC 9112 §3.2)."""
-    match = _HOST.fullmatch(value)
+    match = _HOST.fullmatch(value) if len(value) <= LONGEST_HOST else None
     if match is None or (match[2] and int(match[2]) > MAX_PORT):
         raise FramingError("malformed host")
     if match[1] is not None:

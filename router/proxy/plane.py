@@ -107,6 +107,10 @@ class DataPlane:
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self._reserves: dict[EndpointSpec, Reserve] = {}
         self._connections: set[Downstream] = set()
+        self._refused: set[Downstream] = set()
+        """Turned away, and not gone yet."""
+        self.greeting = 0
+        """Connections that have not said yet who they are (PROXY protocol)."""
         self._of_client: dict[bytes, int] = {}
         self._most = 0
         self._contexts: dict[ClientTlsSpec, ssl.SSLContext] = {}
@@ -167,7 +171,7 @@ class DataPlane:
             for spec in version.endpoints:
                 key = (service.spec.name, version.name, spec.address)
                 endpoint = self._endpoints.get(key)
-                if endpoint is None:
+                if endpoint is None or endpoint.spec != spec:
                     counters = self._endpoint_counters.setdefault(key, EndpointCounters())
                     endpoint = Endpoint(spec, counters, self._reserves.setdefault(spec, Reserve()))
                 endpoints[key] = endpoint
@@ -193,20 +197,32 @@ class DataPlane:
 
     def joined(self, downstream: Downstream) -> Failure | None:
         """A client is connected; why it has to go again, if it has."""
-        self._connections.add(downstream)
         address = downstream.address
         count = self._of_client.get(address, 0) + 1
         self._of_client[address] = count
         downstream.is_trusted = bool(self._trusted) and self.trusts(address)
-        if len(self._connections) > self._most:
-            return Failure.TOO_MANY_CONNECTIONS
+        failure = None
         most = self.listener.limits.connections_per_client
-        if most and count > most and not downstream.is_trusted and address != UNIX:
-            return Failure.TOO_MANY_OF_CLIENT
-        return None
+        if self.is_full:
+            failure = Failure.TOO_MANY_CONNECTIONS
+        elif most and count > most and not downstream.is_trusted and address != UNIX:
+            failure = Failure.TOO_MANY_OF_CLIENT
+        (self._connections if failure is None else self._refused).add(downstream)
+        return failure
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further client is taken."""
+        return len(self._connections) + self.greeting >= self._most
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether those who are turned away take up as much as those who are served."""
+        return len(self._refused) > self._most
 
     def left(self, downstream: Downstream) -> None:
         self._connections.discard(downstream)
+        self._refused.discard(downstream)
         address = downstream.address
         count = self._of_client.get(address, 0) - 1
         if count > 0:
@@ -306,7 +322,7 @@ class DataPlane:
     def close(self) -> None:
         """Break off what is left."""
         self.wheel.stop()
-        for downstream in tuple(self._connections):
+        for downstream in (*self._connections, *self._refused):
             downstream.transport.abort()
         for reserve in self._reserves.values():
             reserve.close()

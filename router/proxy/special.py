@@ -26,7 +26,8 @@ def count_hop(head: RequestHead) -> bool:
         return False
     if field.number < 0:
         raise FramingError("Max-Forwards is not a number")
-    replace_field(head.lines, b"max-forwards", b"Max-Forwards: %d" % (field.number - 1))
+    if field.number > 0:
+        replace_field(head.lines, b"max-forwards", b"Max-Forwards: %d" % (field.number - 1))
     return field.number == 0
 
 

@@ -40,7 +40,7 @@ def _server(spec: ServerTlsSpec, certificate: str, key: str) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, password="")  # without one OpenSSL would ask at the terminal
     context.verify_mode = _DEMANDS[spec.client_certificate]
     if spec.client_ca:
         context.load_verify_locations(spec.client_ca)
@@ -56,5 +56,5 @@ def client_context(spec: ClientTlsSpec) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if spec.certificate:
-        context.load_cert_chain(spec.certificate, spec.key or None)
+        context.load_cert_chain(spec.certificate, spec.key or None, password="")
     return context

@@ -42,10 +42,11 @@ def _is_key(value: bytes) -> bool:
 
 
 def is_accepted(head: ResponseHead, key: bytes) -> bool:
-    """Whether a 101 is the answer to the handshake with this key (RFC 6455 §4.1)."""
+    """Whether a 101 is the answer to the handshake with this key (RFC 6455 §4.1); never for none."""
     digest = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     return (
-        head.upgrade is not None
+        key != b""
+        and head.upgrade is not None
         and head.upgrade.lower() == b"websocket"
         and head.connection is not None
         and b"upgrade" in connection_options(head.connection)

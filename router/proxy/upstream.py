@@ -15,6 +15,7 @@ from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, UntilClose
 from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import ResponseHead, read_response
 from router.proxy.pool import IDLE_SECONDS, Endpoint
+from router.proxy.upgrade import is_accepted
 from router.proxy.wheel import NEVER, Wheel
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Upstream:
     """One connection to one address; ``endpoint`` is the one it is lent to, or was lent to last."""
 
     __slots__ = (
-        "_body", "_interims", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint", "exchange",
-        "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
+        "_body", "_has_ended", "_interims", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint",
+        "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -52,6 +53,7 @@ class Upstream:
         self._partial = bytearray()
         self._body: BodyReader | None = None
         self._interims = 0
+        self._has_ended = False
         self._keep_alive = False
 
     def __repr__(self) -> str:
@@ -124,7 +126,7 @@ class Upstream:
                 self._reserve.idle.remove(self)
             return
         self._settle()
-        if exc is None and isinstance(self._body, UntilClose):
+        if exc is None and self._has_ended and isinstance(self._body, UntilClose):
             exchange.more(b"", b"", done=True)
         else:
             exchange.upstream_lost("reset")
@@ -178,7 +180,11 @@ class Upstream:
             exchange.upstream_lost("protocol")
 
     def eof_received(self) -> bool:
-        """Nothing more will come; asyncio closes our half, and ``connection_lost`` says what that means."""
+        """Nothing more will come; asyncio closes our half, and ``connection_lost`` says what that means.
+
+        Over TLS it comes with the other side's farewell only (close_notify): without, somebody may have cut the line.
+        """
+        self._has_ended = True
         if self.exchange is None:
             self._leave_reserve()
         return False
@@ -186,9 +192,14 @@ class Upstream:
     def _head(self, exchange: Exchange, data: bytes) -> None:
         """Read heads until one is final (RFC 9110 §15.2: any number of interim ones may come before)."""
         if self._partial:
-            self._partial += data
-            data = bytes(self._partial)
-            self._partial.clear()
+            partial = self._partial
+            scanned = len(partial)
+            partial += data
+            is_whole = partial.find(b"\r\n\r\n", max(0, scanned - 3)) >= 0
+            if not is_whole and len(partial) <= MAX_HEAD and not BARE_LF.search(partial, scanned):
+                return
+            data = bytes(partial)
+            partial.clear()
         while True:
             end = data.find(b"\r\n\r\n")
             if end > MAX_HEAD or (end < 0 and len(data) > MAX_HEAD):
@@ -203,7 +214,7 @@ class Upstream:
             if head.status >= 200:
                 break
             if head.status == 101:
-                if not exchange.takes_upgrade(head):
+                if not is_accepted(head, exchange.websocket_key):
                     raise FramingError("101 without a request for it")  # RFC 9110 §7.8
                 self._body = UntilClose()
                 exchange.open_tunnel(head, data)
