@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -132,3 +133,36 @@ def test_clients_of_tls_are_not_asked_at_a_terminal_for_a_passphrase(tmp_path: P
     signed.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
     with pytest.raises((ssl.SSLError, OSError)):
         server_context(ServerTlsSpec((signed.spec,)))
+
+
+async def test_a_backend_that_answers_an_upload_and_slams_the_door_is_heard() -> None:
+    """Closing with unread bytes resets the connection: the answer and the reset are a race at the router's end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def slam() -> None:
+        for _ in range(20):
+            connection, _ = listener.accept()
+            connection.recv(10)
+            connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+            connection.close()
+
+    def upload(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                for _ in range(400):
+                    client.sendall(b"x" * 50_000)
+            answer = b""
+            with contextlib.suppress(OSError):
+                while piece := client.recv(65_536):
+                    answer += piece
+            return answer
+
+    loop = asyncio.get_running_loop()
+    port = listener.getsockname()[1]
+    async with running_plane(snapshot(shop((port,), (port,)))) as router:
+        slamming = loop.run_in_executor(None, slam)
+        answers = [await loop.run_in_executor(None, upload, router.port) for _ in range(20)]
+        await slamming
+    listener.close()
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 413"] * 20

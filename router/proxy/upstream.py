@@ -7,6 +7,8 @@ nothing will come any more (``upstream_lost``). An idle connection that becomes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,7 +36,7 @@ class Upstream:
 
     __slots__ = (
         "_body", "_has_ended", "_interims", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint",
-        "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
+        "_spare", "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -54,6 +56,8 @@ class Upstream:
         self._body: BodyReader | None = None
         self._interims = 0
         self._has_ended = False
+        self._spare = -1
+        """A second descriptor of the socket during an upload: see ``_last_words``."""
         self._keep_alive = False
 
     def __repr__(self) -> str:
@@ -70,6 +74,9 @@ class Upstream:
         self.uses += 1
         self.deadline = NEVER
         self._interims = 0
+        if not exchange.is_request_complete and endpoint.spec.tls is None:
+            with contextlib.suppress(OSError, ValueError):
+                self._spare = os.dup(self.transport.get_extra_info("socket").fileno())
         self.transport.write(data)
 
     def close(self) -> None:
@@ -93,6 +100,7 @@ class Upstream:
         if self.exchange is not None:
             self.exchange = None
             self.endpoint.active -= 1
+        self._drop_spare()
 
     def rest_in_pool(self) -> None:
         """Wait for the next request, unless nobody will ever ask."""
@@ -118,6 +126,8 @@ class Upstream:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wheel.remove(self)
+        if self._spare >= 0 and self._body is None and (words := self._last_words()):
+            self.data_received(words)
         was_closed, self.is_closed = self.is_closed, True
         exchange = self.exchange
         if exchange is None:
@@ -130,6 +140,25 @@ class Upstream:
             exchange.more(b"", b"", done=True)
         else:
             exchange.upstream_lost("reset")
+
+    def _last_words(self) -> bytes:
+        """What a backend said before it slammed the door on an upload.
+
+        An answer that comes before the upload is over and a reset behind it meet here in any order: the write that
+        fails may be noticed first, and the event loop then closes without reading. The kernel still has the answer.
+        """
+        words = b""
+        with contextlib.suppress(OSError):
+            while len(words) <= MAX_HEAD and (piece := os.read(self._spare, MAX_HEAD)):
+                words += piece
+        self._drop_spare()
+        return words
+
+    def _drop_spare(self) -> None:
+        if self._spare >= 0:
+            spare, self._spare = self._spare, -1
+            with contextlib.suppress(OSError):
+                os.close(spare)
 
     def on_deadline(self, now: float) -> None:
         """Idle for too long, or leaving for too long."""
@@ -267,6 +296,8 @@ class Upstream:
         """
         self._body = None
         self.exchange = None
+        if self._spare >= 0:
+            self._drop_spare()
         endpoint = self.endpoint
         endpoint.active -= 1
         exchange.upstream = None
