@@ -89,6 +89,7 @@ class Scene:
             if upstream.exchange is not None:
                 upstream.data_received(data)
                 if ends and not sink.is_closed:
+                    upstream.eof_received()
                     upstream.connection_lost(None)
                 return
 

@@ -75,7 +75,7 @@ class Upstream:
         self.deadline = NEVER
         self._interims = 0
         if not exchange.is_request_complete and endpoint.spec.tls is None:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # there is no socket any more
                 self._spare = os.dup(self.transport.get_extra_info("socket").fileno())
         self.transport.write(data)
 
