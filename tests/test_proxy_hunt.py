@@ -243,4 +243,5 @@ async def test_a_client_that_was_gone_before_it_was_accepted_is_not_taken_for_a_
             transport = Gone()
             router.plane.accept().connection_made(transport)  # type: ignore[arg-type]
             assert transport.is_aborted
+            assert router.plane.collect().router_answers == {"client_gone": 1}
             assert router.plane.collect().connections == 0

@@ -95,7 +95,9 @@ class Downstream:
             elif self.door.is_unix:
                 self.address = UNIX
             else:
-                self.transport.abort()  # it was gone before it was accepted, and nobody can tell any more who it was
+                # Gone before it was accepted: nobody can tell any more who it was.
+                self.plane.answered("client_gone")
+                self.transport.abort()
                 return
         self.forwarded = forwarded_by_stranger(self.address, self.door.scheme)
         self.deadline = monotonic() + self.plane.listener.head_timeout
