@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from loadtests import contestants, exposed, report
 from loadtests.openloop import Generator, Load
-from loadtests.rig import HOST, LOAD_CORE, Rig, RigError, free_ports, python_module, say_cores, turns
+from loadtests.rig import HOST, Rig, RigError, say_cores, turns
 from loadtests.trickle import UPLOAD_HOST, SlowClients, Slowness
 from router.proxy.admit import RATE_GRACE_SECONDS
 
@@ -52,10 +53,10 @@ def options() -> argparse.Namespace:
 
 
 def start(rig: Rig, asked: argparse.Namespace) -> contestants.Contestant:
-    """nginx answers the normal load; uploads go to a backend that answers only when it has all of a body."""
+    """nginx answers the normal load. Uploads go to a socket that nobody accepts on: it costs the load core nothing."""
     backend = contestants.start_backend(rig)
-    (port,) = free_ports(1)
-    rig.start("sink", python_module("loadtests.peers.sink", port), LOAD_CORE, f"http://{HOST}:{port}/0")
+    sink = rig.enter_context(socket.create_server((HOST, 0), backlog=4096))
+    port = sink.getsockname()[1]
     upload = {
         "hosts": [UPLOAD_HOST],
         "versions": {"v1": {"endpoints": [f"http://{HOST}:{port}"]}},

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ UPLOAD_HOST: Final = "upload.example.com"
 BODY_BYTES: Final = 100_000
 BODY: Final = f"POST / HTTP/1.1\r\nHost: {UPLOAD_HOST}\r\nContent-Length: {BODY_BYTES}\r\n\r\n".encode()
 BYTE_SECONDS: Final = 1.0
+"""On average."""
 RETRY_SECONDS: Final = 0.1
 MARGIN_SECONDS: Final = 15.0
 
@@ -91,7 +93,8 @@ class Slow(asyncio.Protocol):
             return
         self.transport.write(HEAD[self.sent : self.sent + 1] if self.kind == "head" else b"b")
         self.sent += 1
-        self.crowd.loop.call_later(BYTE_SECONDS, self._drip)
+        # Nobody's clients keep step. Bytes that always come together would be a test of bursts, and not of slowness.
+        self.crowd.loop.call_later(random.uniform(0.5, 1.5) * BYTE_SECONDS, self._drip)
 
     def data_received(self, data: bytes) -> None:
         self.ended = self.ended or time.monotonic()
@@ -225,6 +228,9 @@ _FIELDS: Final[Sequence[str]] = tuple(Slowness.__dataclass_fields__)
 
 
 def main() -> None:
+    # Slow clients have time. They share the load core with the backend of the others, and must not run before it.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slowness", type=json.loads, help="fields of Slowness, as JSON; ends when stdin is closed")
     crowd = Crowd(Slowness(**parser.parse_args().slowness))

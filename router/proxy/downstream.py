@@ -153,13 +153,13 @@ class Downstream:
 
     def on_deadline(self, now: float) -> None:
         exchange = self.exchange
-        if now < self.ends and self._is_moving():
+        if exchange is None and self.partial and not self._lingers and not self.is_write_paused:
+            self.refuse(Failure.REQUEST_TIMEOUT)
+        elif now < self.ends and self._is_moving():
             listener = self.plane.listener
             self.arm(listener.body_timeout if self.is_holding else listener.send_timeout)
         elif exchange is not None:
             exchange.timed_out(is_last=now >= self.ends)
-        elif self.partial and not self._lingers:
-            self.refuse(Failure.REQUEST_TIMEOUT)
         else:
             self.transport.abort()
 

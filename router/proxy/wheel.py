@@ -33,13 +33,14 @@ class Timed(Protocol):
 class Wheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("_loop", "_slots", "_tick", "_timer")
+    __slots__ = ("_is_working", "_loop", "_slots", "_tick", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, set[Timed]] = {}
         self._tick = int(monotonic() / TICK_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
+        self._is_working = False
 
     def start(self) -> None:
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
@@ -74,24 +75,40 @@ class Wheel:
     def _turn(self) -> None:
         # First: whatever goes wrong below, the deadlines of the other connections must go on.
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
+        if not self._is_working:
+            self._work()
+
+    def _work(self) -> None:
+        """Look at whoever is due, until a deadline fires: those who have something to read come before the next one.
+
+        Ending a hundred slow clients in one go would make everybody else wait for it.
+        """
+        self._is_working = False
         now = monotonic()
         due = int(now / TICK_SECONDS)
-        while self._tick < due:
-            self._tick += 1
-            members = self._slots.pop(self._tick, None)
-            if members:
-                self._look_at(members, now)
-
-    def _look_at(self, members: set[Timed], now: float) -> None:
-        try:
+        while True:
+            members = self._slots.get(self._tick)
             while members:
                 timed = members.pop()
                 timed.slot = -1
-                if timed.deadline <= now:
-                    timed.deadline = NEVER
-                    timed.on_deadline(now)
+                has_fired = timed.deadline <= now
+                if has_fired:
+                    self._is_working = True
+                    self._loop.call_soon(self._work)
+                    self._fire(timed, now)
                 if timed.slot == -1:
                     self.place(timed)
-        finally:
-            for timed in members:  # whoever raised above must not take the deadlines of the others along
-                self.place(timed)
+                if has_fired:
+                    return
+            self._slots.pop(self._tick, None)
+            if self._tick >= due:
+                return
+            self._tick += 1
+
+    def _fire(self, timed: Timed, now: float) -> None:
+        timed.deadline = NEVER
+        try:
+            timed.on_deadline(now)
+        except BaseException:
+            self.place(timed)  # whoever raises must not lose its deadlines
+            raise
