@@ -1,4 +1,4 @@
-"""A new connection to an endpoint: over TCP or a unix socket, plain or TLS. The one thing here that awaits."""
+"""A new connection to an endpoint: over TCP or a unix socket, plain or TLS. Of a request's way only this awaits."""
 
 from __future__ import annotations
 
