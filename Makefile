@@ -60,6 +60,7 @@ compiled: $(COMPILED)/ready ## the request's way as native code, in build/compil
 
 test-slow: $(VENV)/ready ## what takes minutes
 	$(BIN)/pytest -m slow
+	RING_ROUTER_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/pytest tests/test_oracle.py
 
 bench-build: $(VENV)/bench-ready
 	@if $(CAN_COMPILE); then $(MAKE) --no-print-directory compiled; \

@@ -2,6 +2,9 @@
 
 Half of them send a request head one byte a second, half a body. They come back as soon as they are shown the door, so
 as many are there all the time, and what each of them was answered, and when, is counted too.
+
+The control: the same load straight to the backend, past the router, while they are at the router. What they do to it
+is the machine's doing, their process and the kernel on the load core, and no proxy's.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from loadtests.trickle import UPLOAD_HOST, SlowClients, Slowness
 from router.proxy.admit import RATE_GRACE_SECONDS
 
 WITHOUT, WITH = "without", "with"
+PAST_WITHOUT, PAST_WITH = "past the router, without", "past the router, with"
+KINDS: Final = (WITHOUT, WITH, PAST_WITHOUT, PAST_WITH)
 SHOWN: Final = ("p50", "p99", "p99.9")
 SETTLE_SECONDS: Final = 1.0
 """After the last of them has come."""
@@ -29,6 +34,13 @@ ALLOWED_P99: Final = 1.2
 """What their presence may do to the p99 of the others."""
 BODY_RATE: Final = 500.0
 """limits.body_rate as it comes; an upload of a byte a second falls short of it."""
+
+RATIOS: Final = (
+    ("ratio", "with ÷ without"),
+    ("ratio_past_the_router", "the same past the router"),
+    ("ratio_through_to_past", "through ÷ past"),
+    ("ratio_without_to_without", "without ÷ the one before"),
+)
 
 Round = dict[str, dict[str, Any]]
 
@@ -52,8 +64,11 @@ def options() -> argparse.Namespace:
 # -- the measurement ---------------------------------------------------------------------------------------------------
 
 
-def start(rig: Rig, asked: argparse.Namespace) -> contestants.Contestant:
-    """nginx answers the normal load. Uploads go to a socket that nobody accepts on: it costs the load core nothing."""
+def start(rig: Rig, asked: argparse.Namespace) -> tuple[contestants.Contestant, int]:
+    """The router, and its backend's port. nginx answers the normal load.
+
+    Uploads go to a socket that nobody accepts on: it costs the load core nothing.
+    """
     backend = contestants.start_backend(rig)
     sink = rig.enter_context(socket.create_server((HOST, 0), backlog=4096))
     port = sink.getsockname()[1]
@@ -67,7 +82,7 @@ def start(rig: Rig, asked: argparse.Namespace) -> contestants.Contestant:
     router = contestants.start_router(rig, services, timeouts=timeouts)
     exposed.await_ready(router.admin)
     contestants.check(router)
-    return router
+    return router, backend.v1
 
 
 def normal_load(port: int, number: int, asked: argparse.Namespace) -> dict[str, Any]:
@@ -86,10 +101,13 @@ def normal_load(port: int, number: int, asked: argparse.Namespace) -> dict[str, 
         return generator.result()
 
 
-def turn(router: contestants.Contestant, kind: str, number: int, asked: argparse.Namespace) -> dict[str, Any]:
+def turn(
+    router: contestants.Contestant, backend: int, kind: str, number: int, asked: argparse.Namespace
+) -> dict[str, Any]:
     """One turn. RigError when the generator was late."""
-    if kind == WITHOUT:
-        return normal_load(router.port, number, asked)
+    port = router.port if kind in {WITHOUT, WITH} else backend
+    if kind in {WITHOUT, PAST_WITHOUT}:
+        return normal_load(port, number, asked)
     slowness = Slowness(
         router.port, asked.clients, asked.bodies, asked.ramp, asked.head_timeout, RATE_GRACE_SECONDS, BODY_RATE
     )
@@ -98,7 +116,7 @@ def turn(router: contestants.Contestant, kind: str, number: int, asked: argparse
         time.sleep(asked.ramp + SETTLE_SECONDS)
         found: dict[str, Any] = {}
         try:
-            found = normal_load(router.port, number, asked)
+            found = normal_load(port, number, asked)
         except RigError as error:
             refused = error
         found["slow"] = crowd.result()  # also of a refused turn: the router counted them all
@@ -110,12 +128,12 @@ def turn(router: contestants.Contestant, kind: str, number: int, asked: argparse
 def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
     rounds: list[Round] = []
     with Rig() as rig:
-        router = start(rig, asked)
-        for number, kinds in turns((WITHOUT, WITH), asked.rounds):
+        router, backend = start(rig, asked)
+        for number, kinds in turns(KINDS, asked.rounds):
             found: Round = {}
             for kind in kinds:
                 try:
-                    found[kind] = turn(router, kind, number, asked)
+                    found[kind] = turn(router, backend, kind, number, asked)
                 except RigError as error:
                     found[kind] = {"refused": str(error)}
                 if "refused" in found[kind]:
@@ -142,27 +160,33 @@ def measured(one: Round) -> Iterator[tuple[str, dict[str, Any]]]:
 def summary(rounds: Sequence[Round], answers: dict[str, int]) -> dict[str, Any]:
     """Latencies, ratios within a round, and every slow client. ``answers``: 408s as the router counted them."""
     kept = [dict(measured(one)) for one in rounds]
-    pairs = [one for one in kept if len(one) == 2]
+    pairs = [one for one in kept if len(one) == len(KINDS)]
     if not pairs:
-        raise RigError("no round has both turns")
+        raise RigError("no round has all turns")
     alone = [one[WITHOUT]["latency_us"] for one in kept if WITHOUT in one]
     found: dict[str, Any] = {"rounds": len(pairs)}
-    for kind in (WITHOUT, WITH):
+    for kind in KINDS:
         mine = [one[kind] for one in kept if kind in one]
         found[kind] = {
             "requests": sum(one["requests"] for one in mine),
             "failed": sum(one["errors"] for one in mine),
             "latency_us": {p: report.spread(one["latency_us"][p] for one in mine) for p in SHOWN},
         }
-    found["ratio"] = {
-        p: report.spread(one[WITH]["latency_us"][p] / one[WITHOUT]["latency_us"][p] for one in pairs) for p in SHOWN
+    through, past = (
+        {p: [one[after]["latency_us"][p] / one[before]["latency_us"][p] for one in pairs] for p in SHOWN}
+        for before, after in ((WITHOUT, WITH), (PAST_WITHOUT, PAST_WITH))
+    )
+    found["ratio"] = {p: report.spread(through[p]) for p in SHOWN}
+    found["ratio_past_the_router"] = {p: report.spread(past[p]) for p in SHOWN}
+    found["ratio_through_to_past"] = {
+        p: report.spread(one / other for one, other in zip(through[p], past[p], strict=True)) for p in SHOWN
     }
     if len(alone) > 1:  # what two turns without them differ by: less than that is not measured
         found["ratio_without_to_without"] = {
             p: report.spread(later[p] / earlier[p] for earlier, later in pairwise(alone)) for p in SHOWN
         }
     found["p99_is_kept"] = found["ratio"]["p99"]["median"] < ALLOWED_P99
-    crowds = [one[WITH]["slow"] for one in rounds if "slow" in one[WITH]]
+    crowds = [one[kind]["slow"] for one in rounds for kind in (WITH, PAST_WITH) if "slow" in one[kind]]
     found["fewest_slow_at_once"] = min(crowd["fewest_at_once"] for crowd in crowds)
     found["slow"] = {kind: slow_summary(crowds, kind, answers[kind]) for kind in answers}
     found["problems"] = problems(found)
@@ -171,7 +195,7 @@ def summary(rounds: Sequence[Round], answers: dict[str, int]) -> dict[str, Any]:
 
 def problems(found: dict[str, Any]) -> list[str]:
     """What must not be, however busy the machine is; a ratio of latencies is for the reader to judge."""
-    said = [f"{found[kind]['failed']} requests failed {kind} slow clients" for kind in (WITHOUT, WITH)
+    said = [f"{found[kind]['failed']} requests failed {kind} slow clients" for kind in KINDS
             if found[kind]["failed"]]  # fmt: skip
     for kind, one in found["slow"].items():
         if one["by_status"].keys() - {"408"}:
@@ -208,9 +232,9 @@ def show(found: dict[str, Any], asked: argparse.Namespace) -> None:
     rows = [
         [f"{kind} slow clients", f"{found[kind]['requests']:,}", f"{found[kind]['failed']}",
          *(report.shown(found[kind]["latency_us"][p], 0) for p in SHOWN)]
-        for kind in (WITHOUT, WITH)
+        for kind in KINDS
     ]  # fmt: skip
-    for name, said in (("ratio", "with ÷ without"), ("ratio_without_to_without", "without ÷ the one before")):
+    for name, said in RATIOS:
         if name in found:
             rows.append([said, "", "", *(report.shown(found[name][p], 2) for p in SHOWN)])
     report.table(["", "requests", "failed", *SHOWN], rows)

@@ -7,12 +7,18 @@ import os
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from router.proxy import heads
 from tests.redis_fixture import redis_client, redis_server, state_dir
 
 __all__ = ["redis_client", "redis_server", "state_dir"]
 
+
+# `make test` says the same of the same code; `make test-slow` hunts, with other examples each time.
+settings.register_profile("steady", derandomize=True)
+if "RING_ROUTER_EXAMPLES" not in os.environ:
+    settings.load_profile("steady")
 
 if os.environ.get("RING_ROUTER_TESTS") == "compiled":
     assert not heads.__file__.endswith(".py"), f"this is not the native code: {heads.__file__}"

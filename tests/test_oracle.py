@@ -250,18 +250,20 @@ def respond(message: bytes, cut: int, *, ends: bool) -> tuple[bytes, bool]:
     return asyncio.run(play())
 
 
+KNOWN = (b"content-length", b"transfer-encoding", b"host")
+
+
 def for_h11(message: bytes) -> bytes:
     """Where h11 is the stricter one: whitespace before a response's colon or an extension, and known trailers."""
     head, separator, rest = message.partition(b"\r\n\r\n")
     head = re.sub(rb"(?m)^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]+:", rb"\1:", head)
     rest = re.sub(rb"(?m)^([0-9A-Fa-f]+)[ \t]+;", rb"\1;", rest)
-    before, last, trailers = rest.rpartition(b"0\r\n")
+    before, last, after = rest.rpartition(b"0\r\n")
     if last and b"transfer-encoding" in head.lower():
-        lines = trailers.split(b"\r\n")
-        lines = [
-            line for line in lines if not line.lower().startswith((b"content-length", b"transfer-encoding", b"host"))
-        ]
-        rest = before + last + b"\r\n".join(lines)
+        lines = after.split(b"\r\n")
+        end = lines.index(b"") if b"" in lines else len(lines)
+        trailers = [line for line in lines[:end] if not line.lower().startswith(KNOWN)]
+        rest = before + last + b"\r\n".join([*trailers, *lines[end:]])
     return head + separator + rest
 
 

@@ -51,12 +51,18 @@ class ClientTlsSpec:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """One address of a version: a ``host`` (an IP address or a name) and a port, or the ``path`` of a unix socket."""
+    """One address of a version: a ``host`` (an IP address or a name) and a port, or the ``path`` of a unix socket.
+
+    ``name`` is what the address was resolved from; empty where the config has the address itself. ``weight`` is its
+    share of the version's requests beside its siblings'; 0 gives it none.
+    """
 
     host: str
     port: int
     path: str = ""
     tls: ClientTlsSpec | None = None
+    weight: int = 1
+    name: str = ""
 
     @property
     def address(self) -> str:
@@ -68,10 +74,28 @@ class EndpointSpec:
 
 @dataclass(frozen=True, slots=True)
 class VersionSpec:
-    """A version and where it runs."""
+    """A version and where it runs; ``down`` and ``drained`` are addresses of its endpoints.
+
+    ``down``: active checks found them sick. ``drained``: an operator wants no new requests there.
+    """
 
     name: str
     endpoints: tuple[EndpointSpec, ...]
+    down: tuple[str, ...] = ()
+    drained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSpec:
+    """A share of a ring's requests is copied to another version; what that answers is thrown away."""
+
+    version: str
+    basis_points: int = 10_000
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    body_bytes: int = 64 * 1024
+    """Requests with a longer body are not copied."""
+    in_flight: int = 64
+    """Copies on their way at a time, in each worker; beyond, requests are not copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +107,83 @@ class RingSpec:
     basis_points: int = 0
     rules: tuple[ConditionSpec, ...] = ()
     members: tuple[str, ...] = ()
+    falls_outward: bool = True
+    """False: this ring's users get 503 rather than another version."""
+    mirror: MirrorSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSpec:
+    """How a request's endpoint is chosen among those of its version."""
+
+    kind: Literal["least_in_flight", "round_robin", "affinity"] = "least_in_flight"
+    slow_start: float = 10.0
+    """Seconds in which an endpoint that comes back grows into its full share; 0: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsSpec:
+    """Connections that are kept to an endpoint, in each worker. Seconds; 0 for ``max_age`` is no limit."""
+
+    idle: float = 4.0
+    """Below the 5 s at which common backends close theirs, like linkerd's 3 s."""
+    idle_per_endpoint: int = 1024
+    max_age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierSpec:
+    """When an endpoint that answers badly is left alone for a while, by each worker for itself."""
+
+    consecutive_errors: int = 5
+    """5xx answers, broken connections and time-outs without a good answer between; 0: never. Envoy takes 5."""
+    ejection: float = 10.0
+    """Seconds, times how often it was ejected lately."""
+    max_ejection: float = 300.0
+    max_ejected_basis_points: int = 5000
+    """Of a version's endpoints, so that a bad release or a bad network does not empty it. Envoy takes 10 percent."""
+    success_rate: bool = True
+    """Whether one that answers much worse than its siblings is ejected (Envoy's success rate outlier)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySpec:
+    """When a request is sent once more, to another endpoint if there is one."""
+
+    attempts: int = 2
+    """Beyond the first."""
+    statuses: tuple[int, ...] = ()
+    per_try: float = 0.0
+    """Seconds until the head of a response; 0: only the version's ``first_byte``."""
+    budget_basis_points: int = 2000
+    """Retries of a version in each worker, as a share of its requests (Finagle and linkerd take 20 percent)."""
+    replay_bytes: int = 64 * 1024
+    """Of a request body that are kept to be sent again; a longer body is sent once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadSpec:
+    """How much a version may have to do at a time, over all workers; 0 is no limit. What is beyond waits in a queue."""
+
+    in_flight: int = 0
+    endpoint_in_flight: int = 0
+    queue: int = 100
+    queue_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSpec:
+    """When a worker takes a ring's version out on its own: it fails massively, and the next one outward does not."""
+
+    failed_basis_points: int = 5000
+    """0: never."""
+    minimum: int = 20
+    """Failed requests."""
+    slices: int = 5
+    """Of 64 slices of users, that failed requests have to come from: one user's broken data breaks nothing."""
+    window: float = 10.0
+    open: float = 30.0
+    """Seconds until the version is tried again; doubles each time, up to ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +221,14 @@ class ServiceSpec:
     body_bytes: int | None = None
     """Of a request, at the most; 0 for no limit, None for the listener's."""
     error_pages: tuple[ErrorPageSpec, ...] = ()
+    balance: BalanceSpec = BalanceSpec()
+    connections: ConnectionsSpec = ConnectionsSpec()
+    outliers: OutlierSpec = OutlierSpec()
+    retries: RetrySpec = RetrySpec()
+    overload: OverloadSpec = OverloadSpec()
+    breaker: BreakerSpec = BreakerSpec()
+    return_after: float = 5.0
+    """Seconds that a version has to be well before its rings' users come back to it."""
 
 
 @dataclass(frozen=True, slots=True)
