@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product, takewhile
+from itertools import pairwise, product, takewhile
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +42,7 @@ def test_it_goes_down_only_after_that_many_failures_in_a_row_and_up_only_after_p
     results: list[bool], spec: HealthCheckSpec, begin: Health
 ) -> None:
     told = story(results, spec, begin)
-    for i, (before, after) in enumerate(zip(told, told[1:], strict=False), start=1):
+    for i, (before, after) in enumerate(pairwise(told), start=1):
         so_far = results[:i]
         if after.is_down and not before.is_down:
             assert not so_far[-1]
