@@ -40,7 +40,7 @@ async def test_what_redis_cli_sets_is_live_and_the_status_says_so(
         assert shop.announced[-1] == {"shop": shop.live}
         assert shop.store.source("shop") == "redis"
         assert shop.diary.has("applied (rev 3): canary 1 → 5 percent; early 10 → 20.5 percent")
-        shop.store.note_applied(42)
+        shop.store.note_applied(42, {"shop": ("ring canary: v2 is sick",)})
 
         async def is_said() -> bool:
             said = await own_status(redis_client)

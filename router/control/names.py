@@ -36,15 +36,6 @@ async def system_lookup(name: str) -> Sequence[str]:
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
-def is_name(host: str) -> bool:
-    """Whether this has to be looked up: it is neither an IP address nor empty (a unix socket's)."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return bool(host)
-    return False
-
-
 def chosen(addresses: Iterable[str]) -> tuple[str, ...]:
     """The addresses that count, sorted: those of IPv4 if there are any."""
     every = {address: ipaddress.ip_address(address) for address in addresses}

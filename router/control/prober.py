@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import structlog
 
+from router.config.endpoints import Down
 from router.control.check import check, words
 from router.core.health import KNOWN_DOWN, Health
 from router.core.spec import ClientTlsSpec, EndpointSpec, HealthCheckSpec
@@ -34,8 +35,6 @@ SOONEST_SECONDS: Final = 0.2
 
 Address = tuple[str, str, str]
 """Service, version, and the address of an endpoint."""
-Down = Mapping[tuple[str, str], tuple[str, ...]]
-"""(service, version) → addresses of its endpoints that are down, sorted."""
 ContextOf = Callable[[ClientTlsSpec], ssl.SSLContext]
 """Raises OSError or ssl.SSLError."""
 

@@ -78,6 +78,7 @@ class Store:
         self._said_state: State = "off"
         self._said_at: dict[State, float] = {}
         self._generation = 0
+        self._warnings: Mapping[str, tuple[str, ...]] = {}
         self.watcher: Watcher | None = None
         self.state: State = "off" if url is None else "down"
         self.last_error = ""
@@ -114,9 +115,9 @@ class Store:
         """Since the last complete read of Redis (or since the start); 0 without Redis."""
         return 0.0 if self._url is None else time.monotonic() - self._read_at
 
-    def note_applied(self, generation: int) -> None:
-        """This generation of the snapshot routes now: to be said in the status."""
-        self._generation = generation
+    def note_applied(self, generation: int, warnings: Mapping[str, tuple[str, ...]]) -> None:
+        """This generation of the snapshot routes now, and this is wrong with it, per service: for the status."""
+        self._generation, self._warnings = generation, warnings
         self._tell()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -320,6 +321,7 @@ class Store:
                 "killed": list(service.live.killed),
                 "freeze": service.live.freeze,
                 "refused": [refusal.message for refusal in service.refusals],
+                "warnings": list(self._warnings.get(name, ())),
             }
             for name, service in self._services.items()
         }

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from router.core.health import is_version_up
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import RingCounters, WorkerCounters
@@ -54,6 +55,15 @@ class ConfigFigures:
 
 
 @dataclass(slots=True)
+class EndpointHealth:
+    """What is shown of an endpoint that is checked."""
+
+    is_up: bool
+    checks: int
+    failures: int
+
+
+@dataclass(slots=True)
 class Figures:
     """One scrape."""
 
@@ -65,6 +75,8 @@ class Figures:
     workers_expected: int
     last_change_at: float
     build: Mapping[str, str]
+    health: Mapping[tuple[str, str, str], EndpointHealth] = field(default_factory=dict)
+    """(service, version, address) → of the endpoints that have active checks."""
 
 
 def render(figures: Figures) -> bytes:
@@ -83,6 +95,7 @@ class _Once(Collector):
         yield from _traffic(figures)
         yield from _upstream(figures.counters)
         yield from _rings(figures)
+        yield from _health(figures)
         yield from _control(figures)
 
 
@@ -197,6 +210,23 @@ def _rings(figures: Figures) -> Iterator[Metric]:
             info.add_metric([service.name, ring.name, ring.version, source], 1)
             killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
     yield from (target, info, killed)
+
+
+def _health(figures: Figures) -> Iterator[Metric]:
+    up = _gauge(
+        "version_up", "1 while the version has an endpoint that is neither down nor drained.", ("service", "version")
+    )
+    for service in figures.spec.services if figures.spec else ():
+        for version in service.versions:
+            up.add_metric([service.name, version.name], float(is_version_up(version)))
+    endpoint = ("service", "version", "endpoint")
+    well = _gauge("endpoint_up", "1 unless active checks have found the endpoint down.", endpoint)
+    checks = _counter("health_checks", "Active checks.", (*endpoint, "result"))
+    for key, one in figures.health.items():
+        well.add_metric(key, float(one.is_up))
+        checks.add_metric([*key, "passed"], one.checks - one.failures)
+        checks.add_metric([*key, "failed"], one.failures)
+    yield from (up, well, checks)
 
 
 def _control(figures: Figures) -> Iterator[Metric]:
