@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from router.control.check import check
 from router.config.endpoints import Down
+from router.control.check import check
 from router.control.prober import AT_A_TIME, Prober, Target
 from router.core.health import HealthState
 from router.core.spec import ClientTlsSpec, EndpointSpec, HealthCheckSpec

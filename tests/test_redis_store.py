@@ -47,6 +47,7 @@ async def test_what_redis_cli_sets_is_live_and_the_status_says_so(
             return said.get("generation") == 42 and said["rev"] == "3" and said["weights"]["canary"] == "5"
 
         await until(is_said)
+        assert (await own_status(redis_client))["warnings"] == ["ring canary: v2 is sick"]
         redis_server.redis_cli("HSET", CONTROL, "kill", "*")
         await until(lambda: shop.live.killed == ("canary", "early"))
         redis_server.redis_cli("DEL", CONTROL)

@@ -12,10 +12,10 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from router.config.endpoints import Resolved, checked_endpoints, names_to_resolve
+from router.config.endpoints import Down, Resolved, checked_endpoints, names_to_resolve
 from router.config.settings import Settings
 from router.control.names import Lookup, Names, system_lookup
-from router.control.prober import Checked, ContextOf, Down, Prober, Target
+from router.control.prober import Checked, ContextOf, Prober, Target
 from router.core.health import is_version_up
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.telemetry.exposition import EndpointHealth
@@ -39,6 +39,7 @@ class Backends:
         log: Any = None,
     ) -> None:
         self._on_change = on_change
+        self._settings: Settings | None = None
         self._news = asyncio.Event()
         self._sleep = sleep
         self._telling: asyncio.Task[None] | None = None
@@ -65,18 +66,21 @@ class Backends:
         addresses count until a look-up says otherwise.
         """
         known = _known_names(left_behind)
+        self._settings = settings
         if left_behind is not None:
             down = {(s.name, v.name): v.down for s in left_behind.services for v in s.versions if v.down}
             self._prober.update(targets_of(settings, known), down)
         await self._names.start(names_to_resolve(settings), known)
+        self._prober.update(targets_of(settings, self.resolved))
         self._telling = spawn(self._tell(), name="news of endpoints")
 
     def update(self, settings: Settings) -> None:
-        """The config has changed: these names are looked up from now on. Does not call ``on_change``."""
-        self._names.update(names_to_resolve(settings))
+        """The config has changed: look up and check what it wants. Does not call ``on_change``.
 
-    def follow(self, settings: Settings) -> None:
-        """A snapshot of these settings is in force: its endpoints are checked. Does not call ``on_change``."""
+        To be called before the snapshot is made: ``down`` must not name what nobody checks any more.
+        """
+        self._settings = settings
+        self._names.update(names_to_resolve(settings))
         self._prober.update(targets_of(settings, self.resolved))
 
     async def stop(self) -> None:
@@ -90,6 +94,8 @@ class Backends:
         while True:
             await self._news.wait()
             self._news.clear()
+            if self._settings is not None:
+                self._prober.update(targets_of(self._settings, self.resolved))
             self._on_change()
             await asyncio.sleep(MIN_GAP_SECONDS)
 

@@ -117,8 +117,9 @@ class Store:
 
     def note_applied(self, generation: int, warnings: Mapping[str, tuple[str, ...]]) -> None:
         """This generation of the snapshot routes now, and this is wrong with it, per service: for the status."""
-        self._generation, self._warnings = generation, warnings
-        self._tell()
+        if (generation, warnings) != (self._generation, self._warnings):
+            self._generation, self._warnings = generation, warnings
+            self._tell()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 

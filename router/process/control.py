@@ -115,7 +115,7 @@ class Control:
         before = self.board.spec
         resolved, down = self.backends.resolved, self.backends.down
         try:
-            has_changed = self.board.refresh(self.settings, live, self._listen, resolved, down)
+            self.board.refresh(self.settings, live, self._listen, resolved, down)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -123,11 +123,8 @@ class Control:
         spec = self.board.spec
         if spec is None:
             return
-        # Also when the routing is the same: how endpoints are checked does not route.
-        self.backends.follow(self.settings)
-        if has_changed or before is spec:
-            self._say_warnings(before, spec)
-            self.store.note_applied(spec.generation, self._warnings)
+        self._say_warnings(before, spec)
+        self.store.note_applied(spec.generation, self._warnings)
 
     def _say_warnings(self, before: SnapshotSpec | None, after: SnapshotSpec) -> None:
         """Each once: when a ring's version has nobody left, and when such a ring is widened all the same."""
