@@ -36,12 +36,13 @@ class Backends:
         lookup: Lookup = system_lookup,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        min_gap: float = MIN_GAP_SECONDS,
         log: Any = None,
     ) -> None:
         self._on_change = on_change
         self._settings: Settings | None = None
         self._news = asyncio.Event()
-        self._sleep = sleep
+        self._min_gap = min_gap
         self._telling: asyncio.Task[None] | None = None
         self._names = Names(self._news.set, lookup=lookup, chance=chance, sleep=sleep, log=log)
         self._prober = Prober(self._news.set, context_of, chance=chance, sleep=sleep, log=log)
@@ -97,7 +98,7 @@ class Backends:
             if self._settings is not None:
                 self._prober.update(targets_of(self._settings, self.resolved))
             self._on_change()
-            await asyncio.sleep(MIN_GAP_SECONDS)
+            await asyncio.sleep(self._min_gap)
 
     # -- what others look at -------------------------------------------------------------------------------------------
 
