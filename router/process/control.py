@@ -36,6 +36,7 @@ from router.control.store import Store
 from router.core.live import Live
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec
+from router.process.backends import backends_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
 from router.telemetry.log import configure
@@ -104,13 +105,13 @@ class Control:
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         try:
-            has_changed = self.board.refresh(self.settings, live, self._listen)
+            self.board.refresh(self.settings, live, self._listen)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
             return
-        if has_changed and self.board.spec is not None:
-            self.store.note_applied(self.board.spec.generation)
+        if self.board.spec is not None:
+            self.store.note_applied(self.board.spec)
 
     async def _watch_config(self) -> None:
         while True:
@@ -206,7 +207,8 @@ class Control:
     def state(self) -> dict[str, Any]:
         spec, store = self.board.spec, self.store
         requests: Counter[tuple[str, str]] = Counter()
-        for (service, ring, _), counters in self.hub.totals().rings.items():
+        totals = self.hub.totals()
+        for (service, ring, _), counters in totals.rings.items():
             requests[service, ring] += sum(counters.codes.values())
         return {
             "instance": self.instance,
@@ -240,7 +242,11 @@ class Control:
                 for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
             ],
             "services": {
-                service.name: self._service_state(service, requests) for service in (spec.services if spec else ())
+                service.name: {
+                    **self._service_state(service, requests),
+                    "backends": backends_state(service, totals.endpoints),
+                }
+                for service in (spec.services if spec else ())
             },
             "snapshot": spec,
         }
@@ -251,6 +257,8 @@ class Control:
         return {
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
+            "drained": list(store.live[service.name].drained) if service.name in store.live else [],
+            "notes": store.notes(service.name),
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
             "rings": [
                 {

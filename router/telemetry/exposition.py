@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
+from router.telemetry.backends import backends
 from router.telemetry.counters import RingCounters, WorkerCounters
 from router.telemetry.meters import upper_edge_seconds
 
@@ -82,6 +83,7 @@ class _Once(Collector):
         figures = self._figures
         yield from _traffic(figures)
         yield from _upstream(figures.counters)
+        yield _endpoints(figures)
         yield from _rings(figures)
         yield from _control(figures)
 
@@ -180,6 +182,18 @@ def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
         connections.add_metric([*key, "active"], figures.active)
         connections.add_metric([*key, "idle"], figures.idle)
     yield from (failures, connections)
+
+
+def _endpoints(figures: Figures) -> Metric:
+    up = _gauge(
+        "endpoint_up",
+        "1 while checks pass and a worker would send the endpoint requests; a drained one can be up.",
+        ("service", "version", "endpoint"),
+    )
+    for service in figures.spec.services if figures.spec else ():
+        for one in backends(service, figures.counters.endpoints):
+            up.add_metric([one.service, one.version, one.endpoint.address], float(one.is_well))
+    return up
 
 
 def _rings(figures: Figures) -> Iterator[Metric]:
