@@ -94,7 +94,7 @@ async def test_a_config_that_is_read_again_is_followed_before_the_next_snapshot(
             house.settings = config(f"127.0.0.1:{good}")
             house.backends.update(house.settings)
             assert house.backends.down == {}
-            await until(lambda: [key[2] for key, one in house.backends.figures().items() if one.checks])
+            await until(lambda: [key[2] for key, one in house.backends.figures().items() if one.passed])
             assert list(house.backends.figures()) == [("shop", "v1", f"127.0.0.1:{good}")]
 
 

@@ -66,7 +66,7 @@ def snapshot_down(router: Router) -> dict[str, list[str]]:
 
 
 def health(router: Router, version: str) -> dict[str, Any]:
-    (endpoint,) = router.state()["services"]["shop"]["versions"][version]["endpoints"]
+    (endpoint,) = (one for one in router.state()["services"]["shop"]["backends"] if one["version"] == version)
     found: dict[str, Any] = endpoint["health"]
     return found
 
@@ -176,8 +176,8 @@ async def test_a_name_is_one_endpoint_for_each_of_its_addresses(tmp_path: Path, 
         checked_router(tmp_path, redis_server.url, port1, port2) as router,
     ):
         state = router.state()
-        (endpoint,) = state["services"]["shop"]["versions"]["v1"]["endpoints"]
-        assert (endpoint["address"], endpoint["name"]) == (f"127.0.0.1:{port1}", "localhost")
+        endpoint = state["services"]["shop"]["backends"][0]
+        assert (endpoint["endpoint"], endpoint["name"]) == (f"127.0.0.1:{port1}", "localhost")
         assert state["names"] == {"localhost": {"addresses": ["127.0.0.1"], "error": ""}}
         assert (await router.ring_of("ada"))[1] == "v1"
 

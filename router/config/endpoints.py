@@ -15,7 +15,7 @@ from router.config.edge import ClientTls
 from router.config.files import Files
 from router.config.settings import Service, Settings
 from router.core.live import Live
-from router.core.spec import ClientTlsSpec, EndpointSpec, HealthCheckSpec, VersionSpec
+from router.core.spec import ClientTlsSpec, EndpointSpec, HealthCheckSpec, ServiceSpec, VersionSpec
 
 Resolved = Mapping[str, tuple[str, ...]]
 """Host name → its IP addresses."""
@@ -73,6 +73,12 @@ def version_spec(
 def is_drained(endpoint: EndpointSpec, drained: tuple[str, ...]) -> bool:
     """Whether one of these means the endpoint: its address, or ``name:port``, which is every address of the name."""
     return endpoint.address in drained or (bool(endpoint.name) and f"{endpoint.name}:{endpoint.port}" in drained)
+
+
+def unknown_drains(service: ServiceSpec, drained: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that mean no endpoint there is now."""
+    endpoints = [one for version in service.versions for one in version.endpoints]
+    return tuple(address for address in drained if not any(is_drained(one, (address,)) for one in endpoints))
 
 
 def endpoint_specs(version: Version, tls: ClientTls, files: Files, resolved: Resolved) -> tuple[EndpointSpec, ...]:

@@ -15,10 +15,10 @@ from typing import Any, Final
 from router.config.endpoints import Down, Resolved, checked_endpoints, names_to_resolve
 from router.config.settings import Settings
 from router.control.names import Lookup, Names, system_lookup
-from router.control.prober import Checked, ContextOf, Prober, Target
-from router.core.health import is_version_up
-from router.core.spec import ServiceSpec, SnapshotSpec
-from router.telemetry.exposition import EndpointHealth
+from router.control.prober import ContextOf, Prober, Target
+from router.core.spec import SnapshotSpec
+from router.telemetry.counters import EndpointKey
+from router.telemetry.exposition import EndpointChecks
 from router.telemetry.tasks import end, spawn
 
 MIN_GAP_SECONDS: Final = 0.1
@@ -102,30 +102,21 @@ class Backends:
 
     # -- what others look at -------------------------------------------------------------------------------------------
 
-    def figures(self) -> dict[tuple[str, str, str], EndpointHealth]:
-        """(service, version, address) → what metrics show of each endpoint that is checked."""
-        return {
-            one.target.key: EndpointHealth(not one.health.is_down, one.checks, one.failures) for one in self._prober
-        }
+    def figures(self) -> dict[EndpointKey, EndpointChecks]:
+        """What metrics show of each endpoint that is checked."""
+        return {one.target.key: EndpointChecks(one.checks - one.failures, one.failures) for one in self._prober}
 
-    def state(self, service: ServiceSpec) -> dict[str, Any]:
-        """Version → whether it is up, and its endpoints with what is known of them, as plain data."""
-        checked = {one.target.key: one for one in self._prober}
+    def health(self, key: EndpointKey) -> dict[str, Any] | None:
+        """What checks know of an endpoint, as plain data; None where it is not checked. ``since``: Unix time."""
+        known = self._prober.get(key)
+        if known is None:
+            return None
         return {
-            version.name: {
-                "up": is_version_up(version),
-                "endpoints": [
-                    {
-                        "address": one.address,
-                        "name": one.name,
-                        "weight": one.weight,
-                        "drained": one.address in version.drained,
-                        "health": _health_state(checked.get((service.name, version.name, one.address))),
-                    }
-                    for one in version.endpoints
-                ],
-            }
-            for version in service.versions
+            "state": known.health.state.value,
+            "since": known.since,
+            "last_error": known.last_error,
+            "checks": known.checks,
+            "failures": known.failures,
         }
 
     def names_state(self) -> dict[str, Any]:
@@ -151,15 +142,3 @@ def _known_names(spec: SnapshotSpec | None) -> dict[str, tuple[str, ...]]:
                 if one.name and one.host not in known.get(one.name, ()):
                     known[one.name] = (*known.get(one.name, ()), one.host)
     return known
-
-
-def _health_state(checked: Checked | None) -> dict[str, Any] | None:
-    if checked is None:
-        return None
-    return {
-        "state": checked.health.state.value,
-        "since": checked.since,
-        "last_error": checked.last_error,
-        "checks": checked.checks,
-        "failures": checked.failures,
-    }

@@ -24,6 +24,7 @@ from router.config.endpoints import Down
 from router.control.check import check, words
 from router.core.health import KNOWN_DOWN, Health
 from router.core.spec import ClientTlsSpec, EndpointSpec, HealthCheckSpec
+from router.telemetry.counters import EndpointKey
 from router.telemetry.tasks import end, spawn
 
 AT_A_TIME: Final = 128
@@ -33,8 +34,6 @@ SOONER: Final = 5
 """The next check after an undecided one comes after the interval by this."""
 SOONEST_SECONDS: Final = 0.2
 
-Address = tuple[str, str, str]
-"""Service, version, and the address of an endpoint."""
 ContextOf = Callable[[ClientTlsSpec], ssl.SSLContext]
 """Raises OSError or ssl.SSLError."""
 
@@ -49,7 +48,7 @@ class Target:
     check: HealthCheckSpec
 
     @property
-    def key(self) -> Address:
+    def key(self) -> EndpointKey:
         return (self.service, self.version, self.endpoint.address)
 
     def __str__(self) -> str:
@@ -95,7 +94,7 @@ class Prober:
         self._slots = asyncio.Semaphore(at_a_time)
         self._log = structlog.get_logger(__name__) if log is None else log
         self._contexts: dict[ClientTlsSpec, ssl.SSLContext] = {}
-        self._known: dict[Address, Checked] = {}
+        self._known: dict[EndpointKey, Checked] = {}
 
     def __repr__(self) -> str:
         return f"<Prober of {len(self._known)}, down {dict(self.all_down())}>"
@@ -103,6 +102,10 @@ class Prober:
     def __iter__(self) -> Iterator[Checked]:
         """All that is known, in no order to rely on."""
         return iter(self._known.values())
+
+    def get(self, key: EndpointKey) -> Checked | None:
+        """What is known of an endpoint; None where it is not checked."""
+        return self._known.get(key)
 
     def down(self, service: str, version: str) -> tuple[str, ...]:
         """Addresses of the version's endpoints that are down, sorted."""

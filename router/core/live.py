@@ -22,7 +22,7 @@ class Live:
     """Rings that nobody may be in; the default ring is never among them."""
     freeze: str = ""
     """Why widening is refused for everybody; empty when it is not."""
-    drained: tuple[str, ...] = ()
-    """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""
     revision: str = ""
     """The optional ``rev`` field of the weights hash, as it was written."""
+    drained: tuple[str, ...] = ()
+    """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""

@@ -35,9 +35,11 @@ from router.control.hub import Hub
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
 from router.control.unhealthy import warnings_of, widened
+from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec, SnapshotSpec
+from router.process.backends import backends_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.proxy.tls import client_context
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
@@ -124,7 +126,7 @@ class Control:
         if spec is None:
             return
         self._say_warnings(before, spec)
-        self.store.note_applied(spec.generation, self._warnings)
+        self.store.note_applied(spec, self._warnings)
 
     def _say_warnings(self, before: SnapshotSpec | None, after: SnapshotSpec) -> None:
         """Each once: when a ring's version has nobody left, and when such a ring is widened all the same."""
@@ -226,7 +228,7 @@ class Control:
                 workers_connected=self.hub.connected,
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
-                health=self.backends.figures(),
+                checks=self.backends.figures(),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -234,7 +236,8 @@ class Control:
     def state(self) -> dict[str, Any]:
         spec, store = self.board.spec, self.store
         requests: Counter[tuple[str, str]] = Counter()
-        for (service, ring, _), counters in self.hub.totals().rings.items():
+        totals = self.hub.totals()
+        for (service, ring, _), counters in totals.rings.items():
             requests[service, ring] += sum(counters.codes.values())
         return {
             "instance": self.instance,
@@ -268,7 +271,11 @@ class Control:
                 for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
             ],
             "services": {
-                service.name: self._service_state(service, requests) for service in (spec.services if spec else ())
+                service.name: {
+                    **self._service_state(service, requests),
+                    "backends": backends_state(service, totals.endpoints, self.backends.health),
+                }
+                for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
             "snapshot": spec,
@@ -280,9 +287,11 @@ class Control:
         return {
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
+            "drained": list(store.live[service.name].drained) if service.name in store.live else [],
+            "notes": store.notes(service.name),
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
             "warnings": self._warnings.get(service.name, ()),
-            "versions": self.backends.state(service),
+            "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
             "rings": [
                 {
                     "ring": ring.name,

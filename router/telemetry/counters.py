@@ -41,6 +41,8 @@ class EndpointCounters:
     failures: dict[str, int] = field(default_factory=dict)
     active: int = 0
     idle: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    """Word (up, slow start, ejected, unreachable …) → workers that say it; a gauge. Nobody says anything: up."""
 
 
 @dataclass(slots=True)
@@ -139,6 +141,7 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         if gauges:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
+            _add(endpoint.states, their_endpoint.states)
     _add(into.router_answers, other.router_answers)
     _add(into.failures, other.failures)
     into.access_log_dropped += other.access_log_dropped
