@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec
-from router.core.standing import Event
+from router.core.standing import Event, Standing
 from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
@@ -44,6 +44,7 @@ from router.telemetry.counters import (
 )
 from router.telemetry.meters import RingMeter
 
+_STATES: Final = {standing: {standing.value: 1} for standing in Standing}
 RESERVED_DESCRIPTORS: Final = 64
 """Of a worker: listeners, log, channel to control, and what libraries open for a moment."""
 
@@ -336,6 +337,7 @@ class DataPlane:
         for endpoint in self._endpoints.values():
             endpoint.counters.active = endpoint.active
             endpoint.counters.idle = len(endpoint.reserve.idle)
+            endpoint.counters.states = _STATES[endpoint.standing]
         for pool in self._pools.values():
             pool.count()
         return WorkerCounters(

@@ -45,6 +45,8 @@ class EndpointCounters:
     """Times it was left alone, by what happened."""
     active: int = 0
     idle: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    """Word (up, slow start, ejected, unreachable …) → workers that say it; a gauge. Nobody says anything: up."""
 
 
 @dataclass(slots=True)
@@ -168,6 +170,7 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         if gauges:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
+            _add(endpoint.states, their_endpoint.states)
     for version_key, their_version in other.versions.items():
         version = into.versions.setdefault(version_key, VersionCounters())
         version.trips += their_version.trips
