@@ -199,8 +199,8 @@ class Downstream:
             return
         body, exchange = self._body, self.exchange
         if body is None or exchange is None:
-            if exchange is not None and exchange.is_tunnel:
-                exchange.up_the_tunnel(data)
+            if exchange is not None and exchange.tunnel is not None:
+                exchange.tunnel.up(data)
                 if not self.is_write_paused:
                     self.arm(self.plane.listener.tunnel_timeout)
                 return
@@ -298,8 +298,8 @@ class Downstream:
         data = bytes(self.partial)
         self.partial.clear()
         self.release_reading()  # before it is sent, which may hold it again
-        if data and self.exchange is not None:
-            self.exchange.up_the_tunnel(data)
+        if data and self.exchange is not None and self.exchange.tunnel is not None:
+            self.exchange.tunnel.up(data)
 
     def break_off(self) -> None:
         """End a response in the middle, so that the client can see it.

@@ -26,7 +26,7 @@ from router.proxy.failures import Failure, render
 from router.proxy.forwarding import add_anonymous_cookie
 from router.proxy.framing import chunk, last_chunk
 from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
-from router.proxy.upgrade import UPGRADE_LINES
+from router.proxy.tunnel import Tunnel
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Exchange:
     __slots__ = (
         "_chunks_request", "_head", "_is_chunked", "_outgoing", "_status", "client", "downstream", "endpoint",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
-        "is_request_sent", "is_tunnel", "kept", "key", "lane", "minted", "received", "request_id", "sent", "sent_at",
-        "start", "started", "tried", "upstream", "websocket_key",
+        "is_request_sent", "kept", "key", "lane", "minted", "received", "request_id", "sent", "sent_at",
+        "start", "started", "tried", "tunnel", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,7 @@ class Exchange:
         """Whose request it is; not the peer's address where that is a trusted proxy."""
         self.websocket_key = b""
         """Of a handshake; empty for everything else."""
-        self.is_tunnel = False
+        self.tunnel: Tunnel | None = None
         self.started = started
         self.sent_at = started
         self.sent = 0
@@ -226,7 +226,7 @@ class Exchange:
         endpoint = self.endpoint
         if self.is_finished or endpoint is None:
             return
-        if self.is_tunnel:
+        if self.tunnel is not None:
             self.end_tunnel()
             return
         if kind == "reset" and self._status == 0 and survives(self, upstream):
@@ -248,24 +248,9 @@ class Exchange:
 
     def open_tunnel(self, head: ResponseHead, piece: bytes) -> None:
         """The backend changes protocols: from here on bytes are passed as they are, both ways."""
-        downstream, lane = self.downstream, self.lane
-        self.is_tunnel = True
-        downstream.plane.tunnels += 1
         self._status = head.status
-        now = monotonic()
-        lane.meter.answered(now - self.sent_at)
-        self.sent_at = now
-        downstream.keep_alive = False
-        self.sent += len(piece)
-        replace_field(head.lines, b"content-length", None)  # RFC 9110 §8.6
-        lines = [line for line in (*head.lines, *UPGRADE_LINES, lane.response_lines) if line]
-        downstream.transport.write(b"\r\n".join((*lines, b"", piece)))
-        downstream.enter_tunnel()
-
-    def up_the_tunnel(self, data: bytes) -> None:
-        self.received += len(data)
-        if self.upstream is not None:
-            self.upstream.transport.write(data)
+        self.tunnel = Tunnel(self, head, piece)
+        self.downstream.enter_tunnel()
 
     def end_tunnel(self) -> None:
         """One side has left: what is on its way may arrive, then the other side leaves too."""
@@ -274,7 +259,7 @@ class Exchange:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.leave()
-        self._finish(self.sent_at, False)
+        self._finish(0.0, False)
         self.downstream.finished(monotonic())
 
     def respond(self, head: ResponseHead, piece: bytes, trailers: bytes, done: bool) -> None:
@@ -333,6 +318,11 @@ class Exchange:
         """More of the response body, and perhaps its end with its trailers."""
         if self.is_finished:
             return
+        if self.tunnel is not None:
+            self.tunnel.down(piece)
+            if done:
+                self.end_tunnel()
+            return
         transport = self.downstream.transport
         self.sent += len(piece)
         if self._is_chunked:
@@ -340,12 +330,7 @@ class Exchange:
             transport.write(framed + last_chunk(trailers) if done else framed)
         elif piece:
             transport.write(piece)
-        if self.is_tunnel:
-            if done:
-                self.end_tunnel()
-            elif not self.downstream.is_write_paused:
-                self.downstream.arm(self.downstream.plane.listener.tunnel_timeout)
-        elif done:
+        if done:
             now = monotonic()
             self._finish(now, False)
             self.downstream.finished(now)
@@ -356,7 +341,7 @@ class Exchange:
         """The client reads again: from here on it is the endpoint that is waited for."""
         listener, pool = self.downstream.plane.listener, self.lane.pool
         waits = pool.between_bytes if self._status else pool.waits
-        self.downstream.arm(listener.tunnel_timeout if self.is_tunnel else waits)
+        self.downstream.arm(listener.tunnel_timeout if self.tunnel is not None else waits)
         if self.upstream is not None:
             self.upstream.resume_reading()
 
@@ -392,7 +377,7 @@ class Exchange:
 
     def timed_out(self, *, is_last: bool) -> None:
         """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
-        if self.is_tunnel:
+        if self.tunnel is not None:
             self.end_tunnel()
         elif is_last:
             self.fail(Failure.DEADLINE)
@@ -416,11 +401,11 @@ class Exchange:
         """The client left: cancel what the endpoint is doing."""
         if self.is_finished:
             return
-        if self.is_tunnel:
+        if self.tunnel is not None:
             upstream, self.upstream = self.upstream, None
             if upstream is not None:
                 upstream.leave()
-            self._finish(self.sent_at, False)
+            self._finish(0.0, False)
             return
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
@@ -434,10 +419,11 @@ class Exchange:
             upstream.close()
 
     def _finish(self, now: float, is_error: bool) -> None:
-        """Settle the accounts. For a tunnel ``now`` is when it was opened: what follows is no latency."""
+        """Settle the accounts. Of a tunnel's time, only that until it was opened is latency."""
         self.is_finished = True
-        if self.is_tunnel:
+        if self.tunnel is not None:
             self.downstream.plane.tunnels -= 1
+            now = self.tunnel.opened_at
         status, duration = self._status, now - self.started
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
         access_log = self.downstream.plane.access_log

@@ -363,6 +363,13 @@ class DataPlane:
             self._empty = self.loop.create_future()
             await self._empty
 
+    def restart_tunnels(self) -> bool:
+        """The time to drain is over: WebSockets are told to come back. Whether nothing else is in flight."""
+        for downstream in tuple(self._connections):
+            if downstream.exchange is not None and downstream.exchange.tunnel is not None:
+                downstream.exchange.tunnel.restart()
+        return all(downstream.exchange is None for downstream in self._connections)
+
     def close(self) -> None:
         """Break off what is left."""
         self.wheel.stop()
