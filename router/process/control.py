@@ -34,6 +34,7 @@ from router.control.board import Board
 from router.control.hub import Hub
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
+from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
@@ -42,6 +43,7 @@ from router.core.spec import ServiceSpec, SnapshotSpec
 from router.process.backends import backends_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.proxy.tls import client_context
+from router.telemetry.counters import VersionKey
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
@@ -73,6 +75,7 @@ class Control:
         self.board = Board(runtime, self.hub.publish)
         self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
         self._warnings: dict[str, tuple[str, ...]] = {}
+        self._troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
@@ -144,6 +147,12 @@ class Control:
         while True:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
+            self._say_troubles()
+
+    def _say_troubles(self) -> None:
+        before, self._troubles = self._troubles, troubles(self.hub.totals().versions)
+        for sentence in news(before, self._troubles, self.hub.expected):
+            self._log.warning(sentence)
 
     def reload(self) -> None:
         """SIGHUP: look at the file now, and say so whatever comes of it."""
@@ -290,7 +299,10 @@ class Control:
             "drained": list(store.live[service.name].drained) if service.name in store.live else [],
             "notes": store.notes(service.name),
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
-            "warnings": self._warnings.get(service.name, ()),
+            "warnings": [
+                *self._warnings.get(service.name, ()),
+                *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
+            ],
             "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
             "rings": [
                 {

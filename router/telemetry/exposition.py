@@ -20,13 +20,14 @@ from router.core.health import is_version_up
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
 from router.telemetry.backends import backends
-from router.telemetry.counters import EndpointKey, RingCounters, WorkerCounters
+from router.telemetry.counters import EndpointKey, RingCounters, VersionCounters, WorkerCounters
 from router.telemetry.meters import upper_edge_seconds
 
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """OpenTelemetry's advice for http.server.request.duration."""
 POLL_BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
 """For what should take less than a millisecond."""
+ENDPOINT: Final = ("service", "version", "endpoint")
 
 
 @dataclass(slots=True)
@@ -95,6 +96,7 @@ class _Once(Collector):
         yield from _traffic(figures)
         yield from _upstream(figures.counters)
         yield _endpoints(figures)
+        yield from _versions(figures)
         yield from _rings(figures)
         yield from _health(figures)
         yield from _control(figures)
@@ -181,12 +183,11 @@ def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_
 
 
 def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
-    endpoint = ("service", "version", "endpoint")
-    failures = _counter("upstream_failures", "Failures of an endpoint.", (*endpoint, "kind"))
+    failures = _counter("upstream_failures", "Failures of an endpoint.", (*ENDPOINT, "kind"))
     connections = _gauge(
         "endpoint_connections",
         "Connections to an endpoint. Idle ones are shared: each service and version that names the address shows them.",
-        (*endpoint, "state"),
+        (*ENDPOINT, "state"),
     )
     for key, figures in counters.endpoints.items():
         for kind in ("connect", "tls", "timeout", "reset", "protocol"):
@@ -200,12 +201,42 @@ def _endpoints(figures: Figures) -> Metric:
     up = _gauge(
         "endpoint_up",
         "1 while checks pass and a worker would send the endpoint requests; a drained one can be up.",
-        ("service", "version", "endpoint"),
+        ENDPOINT,
     )
     for service in figures.spec.services if figures.spec else ():
         for one in backends(service, figures.counters.endpoints):
             up.add_metric([one.service, one.version, one.endpoint.address], float(one.is_well))
     return up
+
+
+def _versions(figures: Figures) -> Iterator[Metric]:
+    version = ("service", "version")
+    avoided = _gauge("version_avoided", "Workers that send the version's users to the next one outward.", version)
+    is_open = _gauge("version_breaker_open", "Of these, those that do because it fails massively.", version)
+    waiting = _gauge("requests_waiting", "Requests that wait for room in the version.", version)
+    trips = _counter("breaker_trips", "Times that a worker's breaker opened.", version)
+    again = _counter("retries", "Requests sent once more; no_budget: those that were not.", (*version, "reason"))
+    shed = _counter("requests_shed", "Requests refused because there was too much to do.", (*version, "limit"))
+    mirrored = _counter("mirrored_requests", "Copies of requests; dropped: those not sent.", (*version, "result"))
+    ejections = _counter("endpoint_ejections", "Times that a worker left an endpoint alone.", (*ENDPOINT, "reason"))
+    for service in figures.spec.services if figures.spec else ():
+        for one in service.versions:
+            key = (service.name, one.name)
+            counters = figures.counters.versions.get(key) or VersionCounters()
+            avoided.add_metric(key, counters.sick)
+            is_open.add_metric(key, counters.open)
+            waiting.add_metric(key, counters.waiting)
+            trips.add_metric(key, counters.trips)
+            for reason in ("connect", "stale", "reset", "status", "timeout", "no_budget"):
+                again.add_metric([*key, reason], counters.retries.get(reason, 0))
+            for limit in ("queue_full", "queue_time"):
+                shed.add_metric([*key, limit], counters.shed.get(limit, 0))
+            for result in ("answered", "failed", "dropped"):
+                mirrored.add_metric([*key, result], counters.mirrored.get(result, 0))
+    for endpoint, known in figures.counters.endpoints.items():
+        for event in ("connect failed", "outlier"):
+            ejections.add_metric([*endpoint, event.replace(" ", "_")], known.ejections.get(event, 0))
+    yield from (avoided, is_open, waiting, trips, again, shed, mirrored, ejections)
 
 
 def _rings(figures: Figures) -> Iterator[Metric]:
@@ -232,7 +263,7 @@ def _health(figures: Figures) -> Iterator[Metric]:
     for service in figures.spec.services if figures.spec else ():
         for version in service.versions:
             up.add_metric([service.name, version.name], float(is_version_up(version)))
-    checks = _counter("health_checks", "Active checks.", ("service", "version", "endpoint", "result"))
+    checks = _counter("health_checks", "Active checks.", (*ENDPOINT, "result"))
     for key, one in figures.checks.items():
         checks.add_metric([*key, "passed"], one.passed)
         checks.add_metric([*key, "failed"], one.failed)
