@@ -107,7 +107,7 @@ async def test_a_new_worker_that_cannot_serve_leaves_the_old_one_in_its_place(tm
         (old,) = router.worker_pids()
         change(router, "recycle: {after: 500ms}")
         await until(lambda: router.state()["config"]["revision"] == 2, within=5)
-        Path(signed.key).write_text("nothing")  # whoever starts from now on cannot open the listener
+        signed.key.write_text("nothing")  # whoever starts from now on cannot open the listener
         await until(lambda: said(router, "was not replaced"), within=60)
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(

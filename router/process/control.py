@@ -43,6 +43,8 @@ from router.telemetry.tasks import spawn
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
 ADMIN_POLL_SECONDS: Final = 0.02
+ADMIN_PATIENCE_SECONDS: Final = 1.0
+"""For a connection that was accepted to ask, and be answered, before what is idle is closed."""
 
 
 class Control:
@@ -63,6 +65,7 @@ class Control:
         self._waits = waits
         """Whether another control answers on the admin socket until the workers of this one serve."""
         self._is_stopping = False
+        self._yields = asyncio.Event()
         self._site: web.BaseSite | None = None
         self.settings = settings
         self._path = path
@@ -95,7 +98,8 @@ class Control:
         runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
         await runner.setup()
         loop.add_signal_handler(signal.SIGUSR1, self._stopping)
-        loop.add_signal_handler(signal.SIGUSR2, lambda: spawn(self._yield_admin(runner), name="admin side"))
+        loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
+        yielding = spawn(self._yield_admin(runner), name="admin side, at a take-over")
         opening = spawn(self._open_admin(runner), name="admin side")
         if not self._waits:
             await opening
@@ -107,7 +111,10 @@ class Control:
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
+        if self._yields.is_set():
+            await yielding
         watching.cancel()
+        yielding.cancel()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -133,8 +140,10 @@ class Control:
 
     async def _yield_admin(self, runner: web.AppRunner) -> None:
         """SIGUSR2: another control answers on the admin socket from now on."""
+        await self._yields.wait()
         if self._site is not None:
             await self._site.stop()
+        await asyncio.sleep(ADMIN_PATIENCE_SECONDS)
         if runner.server is not None:
             runner.server.pre_shutdown()  # kept connections would go on hearing of this one
 

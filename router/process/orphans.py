@@ -20,6 +20,7 @@ from typing import Any, Final
 
 PREFIX: Final = "ring-router-"
 NOTE: Final = "parent.json"
+GONE: Final = "gone-"
 GONE_SECONDS: Final = 2.0
 """For a killed process to be gone."""
 
@@ -53,7 +54,9 @@ def _alive(noted: Iterable[Any]) -> list[int]:
 def clean_up_after(runtime: Path) -> None:
     """The last worker without a parent leaves no directory behind."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        if [pid for pid in _alive(json.loads((runtime / NOTE).read_text())["workers"]) if pid != os.getpid()]:
+        (runtime / f"{GONE}{os.getpid()}").touch()  # before looking: two that end together see each other's
+        alive = _alive(json.loads((runtime / NOTE).read_text())["workers"])
+        if [pid for pid in alive if not (runtime / f"{GONE}{pid}").exists()]:
             return
     shutil.rmtree(runtime, ignore_errors=True)
 
