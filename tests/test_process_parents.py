@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -147,6 +150,24 @@ async def test_a_take_over_that_fails_leaves_the_running_router_as_it_is(tmp_pat
         await until(lambda: router.process.poll() is not None, within=60)
         await until(again.is_ready, within=10)
         await stop_router(again)
+
+
+async def test_a_signal_makes_the_router_start_its_own_successor(tmp_path: Path, temporary: Path) -> None:
+    async with running_router(tmp_path) as router:
+        new = 0
+        try:
+            async with newcomers(router.port) as failures:
+                router.process.send_signal(signal.SIGUSR2)
+                await until(lambda: router.process.poll() is not None, within=60)
+                assert router.process.returncode == 0
+                new = int(re.findall(r"pid (\d+) has taken over", router.log.read_text())[0])
+                await until(router.is_ready, within=10)
+                await router.ring_of("user-0")
+            assert failures == []
+        finally:
+            if new:
+                os.kill(new, signal.SIGTERM)
+                await until(lambda: not started_at(new), within=20)
 
 
 async def test_without_being_told_to_take_over_a_second_router_does_not_start(tmp_path: Path, temporary: Path) -> None:
