@@ -1,10 +1,11 @@
-"""The endpoints of a service as ``/api/v1/state`` shows them."""
+"""The rings and endpoints of a service as ``/api/v1/state`` shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec
 from router.telemetry.backends import backends
 from router.telemetry.counters import EndpointCounters, EndpointKey
@@ -33,4 +34,19 @@ def backends_state(
             "health": health((service.name, one.version, one.endpoint.address)),
         }
         for one in backends(service, counters)
+    ]
+
+
+def rings_state(service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+    """One mapping per ring, inner to outer; ``weight`` in percent. ``requests``: (service, ring) → finished ones."""
+    default = service.rings[-1]
+    return [
+        {
+            "ring": ring.name,
+            "version": ring.version,
+            "weight": (default_basis_points(service) if ring is default else ring.basis_points) / 100,
+            "killed": ring.name in service.killed,
+            "requests": requests[service.name, ring.name],
+        }
+        for ring in service.rings
     ]

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import platform
-import shutil
 import signal
 import socket
 import time
@@ -38,9 +37,8 @@ from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
-from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec, SnapshotSpec
-from router.process.backends import backends_state
+from router.process.backends import backends_state, rings_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
@@ -50,12 +48,31 @@ from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
+ADMIN_POLL_SECONDS: Final = 0.02
+ADMIN_PATIENCE_SECONDS: Final = 1.0
+"""For a connection that was accepted to ask, and be answered, before what is idle is closed."""
 
 
 class Control:
     """One running control process; also the admin side's view of it."""
 
-    def __init__(self, settings: Settings, path: Path, runtime: Path, workers: int, listen: list[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        runtime: Path,
+        workers: int,
+        listen: list[str],
+        admin: socket.socket | None = None,
+        *,
+        waits: bool = False,
+    ) -> None:
+        self._admin = admin
+        self._waits = waits
+        """Whether another control answers on the admin socket until the workers of this one serve."""
+        self._is_stopping = False
+        self._yields = asyncio.Event()
+        self._site: web.BaseSite | None = None
         self.settings = settings
         self._path = path
         self._listen = listen
@@ -89,11 +106,12 @@ class Control:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
         await runner.setup()
-        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
-        try:
-            await web.TCPSite(runner, host, port, reuse_address=True).start()
-        except OSError as error:
-            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+        loop.add_signal_handler(signal.SIGUSR1, self._stopping)
+        loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
+        yielding = spawn(self._yield_admin(runner), name="admin side, at a take-over")
+        opening = spawn(self._open_admin(runner), name="admin side")
+        if not self._waits:
+            await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
         await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
         self._refresh(self.store.live)
@@ -102,11 +120,42 @@ class Control:
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
+        if self._yields.is_set():
+            await yielding
         watching.cancel()
         await self.backends.stop()
+        yielding.cancel()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
+
+    async def _open_admin(self, runner: web.AppRunner) -> None:
+        while self._waits and not self.readiness()[0]:  # noqa: ASYNC110 - readiness is a look, it tells nobody
+            await asyncio.sleep(ADMIN_POLL_SECONDS)
+        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
+        try:
+            site: web.BaseSite
+            if self._admin is not None:
+                site = web.SockSite(runner, self._admin)
+            else:
+                site = web.TCPSite(runner, host, port, reuse_address=True)
+            await site.start()
+            self._site = site
+        except OSError as error:
+            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+
+    def _stopping(self) -> None:
+        """SIGUSR1: the router is about to stop, and says so before it does."""
+        self._is_stopping = True
+
+    async def _yield_admin(self, runner: web.AppRunner) -> None:
+        """SIGUSR2: another control answers on the admin socket from now on."""
+        await self._yields.wait()
+        if self._site is not None:
+            await self._site.stop()
+        await asyncio.sleep(ADMIN_PATIENCE_SECONDS)
+        if runner.server is not None:
+            runner.server.pre_shutdown()  # kept connections would go on hearing of this one
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
@@ -206,6 +255,8 @@ class Control:
     # -- View ----------------------------------------------------------------------------------------------------------
 
     def readiness(self) -> tuple[bool, str]:
+        if self._is_stopping:
+            return False, "stopping"
         hub = self.hub
         having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)
         if having < hub.expected:
@@ -292,7 +343,6 @@ class Control:
 
     def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
         store = self.store
-        default = service.rings[-1]
         return {
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
@@ -304,16 +354,7 @@ class Control:
                 *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
             ],
             "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
-            "rings": [
-                {
-                    "ring": ring.name,
-                    "version": ring.version,
-                    "weight": (default_basis_points(service) if ring is default else ring.basis_points) / 100,
-                    "killed": ring.name in service.killed,
-                    "requests": requests[service.name, ring.name],
-                }
-                for ring in service.rings
-            ],
+            "rings": rings_state(service, requests),
         }
 
 
@@ -324,7 +365,11 @@ def service_rules(settings: Settings) -> dict[str, ServiceRules]:
 
 async def _main(options: argparse.Namespace) -> None:
     settings = load_settings(options.config, os.environ)
-    await Control(settings, options.config, options.runtime, options.workers, options.listen).run()
+    admin = None if options.admin_fd is None else socket.socket(fileno=options.admin_fd)
+    control = Control(
+        settings, options.config, options.runtime, options.workers, options.listen, admin, waits=options.waits
+    )
+    await control.run()
 
 
 def main() -> None:
@@ -335,15 +380,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--listen", nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--admin-fd", type=int)
+    parser.add_argument("--waits", action="store_true")
     options = parser.parse_args()
     unblock_signals()
     end_with_parent(options.parent)
     configure("control")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(options))
-    if os.getppid() != options.parent:
-        # Nobody else is left to clean up; the workers are draining and need nothing from here any more.
-        shutil.rmtree(options.runtime, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.core.spec import EndpointSpec
+from router.core.spec import ClientTlsSpec, EndpointSpec
 from router.core.standing import USABLE, Standing
 from router.telemetry.counters import EndpointCounters
 
 if TYPE_CHECKING:
     from router.proxy.pool import VersionPool
     from router.proxy.upstream import Upstream
+
+
+Target = tuple[str, ClientTlsSpec | None, str]
+"""What a connection leads to: address, how it is spoken to, and whom the certificate has to name."""
+
+
+def target(spec: EndpointSpec) -> Target:
+    """Endpoints with the same one share their idle connections, whatever their weights."""
+    return spec.address, spec.tls, spec.name if spec.tls is not None else ""
 
 
 class Reserve:
