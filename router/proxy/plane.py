@@ -19,7 +19,7 @@ from time import monotonic, time
 from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
-from router.core.spec import ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec
+from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
 from router.core.standing import Event, Standing
 from router.proxy.client import UNIX
 from router.proxy.door import Door
