@@ -134,7 +134,8 @@ class Parent:
     def _note(self) -> None:
         """For a later parent, should this one be killed."""
         control, *workers = self.children
-        pids = [c.process.pid for c in (*workers, *self._recycler.processes()) if c.process is not None]
+        coming = [self._recycler.coming] if self._recycler.coming is not None else []
+        pids = [c.process.pid for c in (*workers, *coming) if c.process is not None]  # who leaves, leaves by itself
         with contextlib.suppress(OSError):
             pid = control.process.pid if control.process is not None else 0
             orphans.note(self._runtime, [str(address) for address in self.addresses], pid, pids)
@@ -233,7 +234,7 @@ class Parent:
             self._log.info(f"took over from pid {before.pid}")
             if not before.relieve():
                 self._log.warning(f"pid {before.pid} did not say that it ends")
-            self._sockets.claim()
+            self._sockets.inherit()
             self._successor = Successor(self._sockets.claims)
             notify(f"MAINPID={os.getpid()}", "READY=1")
         else:
@@ -252,7 +253,6 @@ class Parent:
         """The new workers do not serve: leave everything to the router that runs."""
         assert self._predecessor is not None
         self._log.error(f"the new workers do not serve: pid {self._predecessor.pid} goes on")
-        self._sockets.leave_files()
         for child in self.children:
             child.signal(signal.SIGTERM)
         self._await_end(self.children, self.manner.drain + KILL_MARGIN_SECONDS)
@@ -298,10 +298,13 @@ class Parent:
 
     def _drain(self) -> int:
         control, *workers = self.children
-        workers += self._recycler.processes()
+        if self._recycler.coming is not None:
+            self._recycler.coming.signal(signal.SIGKILL)
         self._log.info(f"stopping: requests in flight have {self.manner.drain:g} s to finish; signal again to stop now")
         for child in workers:
             child.signal(signal.SIGTERM)
+        if self._recycler.leaving is not None:
+            workers.append(self._recycler.leaving)  # it was told already: a second signal would cut it short
         if self._successor is not None:
             self._successor.close()
         self._sockets.close()
