@@ -199,6 +199,8 @@ class Exchange:
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
+            if self.is_queued:  # more of the body buys no more time in the queue
+                self.downstream.arm(max(0.0, self.sent_at + self.lane.pool.queue_seconds - monotonic()))
         elif self.upstream is not None:
             self.upstream.transport.write(data)
             if done:
@@ -436,6 +438,8 @@ class Exchange:
     def _finish(self, now: float, is_error: bool) -> None:
         """Settle the accounts. For a tunnel ``now`` is when it was opened: what follows is no latency."""
         self.is_finished = True
+        if self.is_queued:
+            self.lane.pool.leave_queue(self)
         if self.is_tunnel:
             self.downstream.plane.tunnels -= 1
         status, duration = self._status, now - self.started
