@@ -308,7 +308,5 @@ async def test_an_upload_that_meets_a_stale_connection_is_sent_whole_on_a_fresh_
             await until(lambda: a.connections == 2)
             client.writer.write(b"3\r\nefg\r\n0\r\n\r\n")
             assert (await client.answer("PUT")).status == 200
-            assert a.bodies[-1].endswith(b"0\r\n\r\n")
-            assert b"abcd" in a.bodies[-1]
-            assert b"efg" in a.bodies[-1]
+            assert a.bodies[-1] == b"abcdefg"
             await settled(router)

@@ -62,7 +62,9 @@ class Backend:
         if length:
             body = await reader.readexactly(int(length[0]))
         elif header(head, "transfer-encoding"):
-            body = await reader.readuntil(b"0\r\n\r\n")
+            while size := int(await reader.readline(), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readexactly(2)
         self.bodies.append(body)
         return head
 
