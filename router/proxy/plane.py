@@ -377,8 +377,7 @@ class DataPlane:
 
 
 def _count_decided(lane: Lane) -> None:
-    """Take it to the meter. What has gone elsewhere since the last time waits: counters only grow."""
-    if lane.decided > 0:
+    if lane.decided:
         lane.meter.decided(lane.reason, lane.decided)
         lane.decided = 0
 
