@@ -15,6 +15,7 @@ from router.proxy.attempts import (
     connect_to,
     dispatch,
     enqueue,
+    go_outward,
     is_sent_again,
     is_tried_again,
     note_failure,
@@ -140,13 +141,16 @@ class Exchange:
         else:
             self.fail(Failure.NO_ENDPOINT)
 
-    def leave_queue(self, endpoint: Endpoint) -> None:
-        """Its turn has come."""
+    def leave_queue(self, endpoint: Endpoint | None) -> None:
+        """Its turn has come; or, without an endpoint, it waits for nothing here."""
         self.is_queued = False
         downstream = self.downstream
         self.sent_at = monotonic()
         downstream.arm(self.lane.pool.waits if self.is_request_complete else downstream.plane.listener.body_timeout)
-        dispatch(self, endpoint)
+        if endpoint is None:
+            go_outward(self, Failure.NO_ENDPOINT)
+        else:
+            dispatch(self, endpoint)
 
     def send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
         """Send what waited for a connection."""
@@ -170,7 +174,7 @@ class Exchange:
     def change_lane(self, lane: Lane) -> None:
         """Nothing was sent, and another version is to have it."""
         before, self.lane = self.lane, lane
-        before.decided -= 1
+        before.meter.decided(before.reason, -1)
         before.meter.left()
         lane.decided += 1
         lane.meter.in_flight += 1
