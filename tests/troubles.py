@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import Counter
@@ -26,7 +27,7 @@ class Backend:
         self.delivered: Counter[str] = Counter()
         """Requests by their X-Request-Id."""
         self.connections = 0
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
 
     async def comes_back(self) -> None:
@@ -38,18 +39,21 @@ class Backend:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in tuple(self._open):
+        for writer, task in tuple(self._open.items()):
             reset(writer)
+            task.cancel()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[writer] = task
         try:
             await self.serve(reader, writer)
-        except (OSError, EOFError):
+        except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
-            self._open.discard(writer)
+            del self._open[writer]
             writer.close()
 
     async def takes(self, reader: asyncio.StreamReader) -> bytes:
@@ -99,7 +103,7 @@ class Backend:
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST, as the kernel does for a process that was killed with something unread."""
     peer = writer.get_extra_info("socket")
-    if peer is not None:
+    with contextlib.suppress(OSError, ValueError):  # it is closed already
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
@@ -209,7 +213,9 @@ async def settled(router: RunningPlane) -> None:
     await until(is_settled)
     rings = plane.collect(whole=True).rings.values()
     assert all(count >= 0 for ring in rings for count in ring.reasons.values())
-    assert sum(sum(ring.reasons.values()) for ring in rings) == sum(sum(ring.codes.values()) for ring in rings)
+    decided = sum(sum(ring.reasons.values()) for ring in rings)
+    gone = sum(sum(meter._gone.values()) for meter in plane._meters.values())
+    assert decided + gone == sum(sum(ring.codes.values()) for ring in rings)
 
 
 def reasons(router: RunningPlane, ring: str, version: str) -> dict[str, int]:

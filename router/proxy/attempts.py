@@ -49,28 +49,37 @@ async def _connected(exchange: Exchange, endpoint: Endpoint) -> None:
 
 def _try_elsewhere(exchange: Exchange, endpoint: Endpoint, failure: Failure) -> None:
     """No connection, so nothing was sent: any method may go to a sibling, or else to the next version outward."""
-    plane, lane = exchange.downstream.plane, exchange.lane
     exchange.tried.append(endpoint)
-    pool = lane.pool
-    other = pool.other(plane.choose, exchange.tried) if len(exchange.tried) <= pool.retries.attempts else None
+    pool = exchange.lane.pool
+    other = (
+        pool.other(exchange.downstream.plane.choose, exchange.tried)
+        if len(exchange.tried) <= pool.retries.attempts
+        else None
+    )
     if other is None:
-        outer = lane.outward(plane)
-        if outer is lane:
-            note_failure(exchange, monotonic())
-            exchange.fail(failure)
-            return
-        exchange.change_lane(outer)
-        pool = outer.pool
-        other = None if pool.is_limited and pool.is_full else pool.pick(plane.choose, exchange.key)
-        if other is None:
-            if pool.is_limited:
-                enqueue(exchange)
-            else:
-                exchange.fail(failure)
-            return
+        go_outward(exchange, failure)
     else:
         _count(pool.counters.retries, "connect")
-    dispatch(exchange, other)
+        dispatch(exchange, other)
+
+
+def go_outward(exchange: Exchange, failure: Failure) -> None:
+    """Nothing was sent, and this version has nobody to send it to: the next one outward, or this failure."""
+    plane, lane = exchange.downstream.plane, exchange.lane
+    outer = lane.outward(plane)
+    if outer is lane:
+        note_failure(exchange, monotonic())
+        exchange.fail(failure)
+        return
+    exchange.change_lane(outer)
+    pool = outer.pool
+    other = None if pool.is_limited and pool.is_full else pool.pick(plane.choose, exchange.key)
+    if other is not None:
+        dispatch(exchange, other)
+    elif pool.is_limited:
+        enqueue(exchange)
+    else:
+        exchange.fail(failure)
 
 
 def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:

@@ -219,11 +219,11 @@ class VersionPool:
             self._on_room(self)
 
     def wake(self, choose: Choose) -> None:
-        """Something has ended: whoever waits longest goes on."""
-        while self.waiting and not 0 < self._in_flight_cap <= self.in_flight:
+        """Something has ended: whoever waits longest goes on; everybody does when there is nothing to wait for."""
+        while self.waiting and (not self.usable or not 0 < self._in_flight_cap <= self.in_flight):
             exchange = next(iter(self.waiting))
-            endpoint = self.pick(choose, exchange.key)
-            if endpoint is None:
+            endpoint = self.pick(choose, exchange.key) if self.usable else None
+            if endpoint is None and self.usable:
                 return
             del self.waiting[exchange]
             exchange.leave_queue(endpoint)
@@ -327,7 +327,7 @@ class VersionPool:
         """No snapshot has this version any more; what is in flight finishes."""
         for endpoint in self.endpoints:
             endpoint.is_retired = True
-        self.endpoints = self.usable = ()
+        self.endpoints = ()  # the usable ones stay: somebody may wait for them
         self.counters.sick = self.counters.open = self.counters.waiting = 0
 
     def count(self) -> None:
