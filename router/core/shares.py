@@ -10,7 +10,7 @@ from xxhash import xxh64_intdigest
 
 MOST_TURNS: Final = 1000
 POINTS: Final = 160
-"""On the ring for each unit of weight (libketama): shares differ by some 8 percent."""
+"""On the ring for each of them, on average (libketama): shares differ by some 8 percent."""
 AFFINITY_SALT: Final = b"endpoint:"
 """Its own: the hash that sorts users into rings would use only a few endpoints for a narrow ring."""
 
@@ -42,11 +42,15 @@ def turns(weights: Sequence[int]) -> list[int]:
 
 
 def points(names: Sequence[bytes], weights: Sequence[int]) -> tuple[list[int], list[int]]:
-    """A consistent-hash ring (Karger et al. 1997): the points in order, and whose each of them is."""
+    """A consistent-hash ring (Karger et al. 1997): the points in order, and whose each of them is.
+
+    There are as many as for equal weights, whatever the weights are: a worker serves nobody while it makes them.
+    """
+    total = sum(weights)
     ring = sorted(
         (xxh64_intdigest(b"%b#%d" % (name, number)), index)
-        for index, (name, weight) in enumerate(zip(names, units(weights), strict=True))
-        for number in range(POINTS * weight)
+        for index, (name, weight) in enumerate(zip(names, weights, strict=True))
+        for number in range(max(1, round(POINTS * len(names) * weight / total)))
     )
     return [point for point, _ in ring], [index for _, index in ring]
 

@@ -34,37 +34,52 @@ async def _connected(exchange: Exchange, endpoint: Endpoint) -> None:
     made = await connect(exchange.downstream.plane, endpoint, pool.connect_timeout)
     endpoint.active -= 1
     pool.in_flight -= 1
-    if isinstance(made, Upstream):
-        if exchange.is_finished:
-            made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
-            made.rest_in_pool()
-        else:
-            exchange.send_held(made, endpoint)
-    elif not exchange.is_finished:
-        _try_elsewhere(exchange, endpoint, made)
+    # It may be over, or have gone elsewhere because this took longer than one try may take.
+    is_wanted = not exchange.is_finished and exchange.endpoint is endpoint and exchange.upstream is None
+    if isinstance(made, Failure):
+        if is_wanted:
+            _try_elsewhere(exchange, endpoint, made)
+    elif is_wanted:
+        exchange.send_held(made, endpoint)
+    else:
+        made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
+        made.rest_in_pool()
     pool.made_room()
 
 
 def _try_elsewhere(exchange: Exchange, endpoint: Endpoint, failure: Failure) -> None:
     """No connection, so nothing was sent: any method may go to a sibling, or else to the next version outward."""
-    plane, lane = exchange.downstream.plane, exchange.lane
     exchange.tried.append(endpoint)
-    pool = lane.pool
-    other = pool.other(plane.choose, exchange.tried) if len(exchange.tried) <= pool.retries.attempts else None
+    pool = exchange.lane.pool
+    other = (
+        pool.other(exchange.downstream.plane.choose, exchange.tried)
+        if len(exchange.tried) <= pool.retries.attempts
+        else None
+    )
     if other is None:
-        outer = lane.outward(plane)
-        if outer is lane:
-            note_failure(exchange, monotonic())
-            exchange.fail(failure)
-            return
-        other = outer.pool.pick(plane.choose, exchange.key)
-        if other is None:
-            exchange.fail(failure)
-            return
-        exchange.change_lane(outer)
+        go_outward(exchange, failure)
     else:
         _count(pool.counters.retries, "connect")
-    dispatch(exchange, other)
+        dispatch(exchange, other)
+
+
+def go_outward(exchange: Exchange, failure: Failure) -> None:
+    """Nothing was sent, and this version has nobody to send it to: the next one outward, or this failure."""
+    plane, lane = exchange.downstream.plane, exchange.lane
+    outer = lane.outward(plane)
+    if outer is lane:
+        note_failure(exchange, monotonic())
+        exchange.fail(failure)
+        return
+    exchange.change_lane(outer)
+    pool = outer.pool
+    other = None if pool.is_limited and pool.is_full else pool.pick(plane.choose, exchange.key)
+    if other is not None:
+        dispatch(exchange, other)
+    elif pool.is_limited:
+        enqueue(exchange)
+    else:
+        exchange.fail(failure)
 
 
 def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:
@@ -81,6 +96,7 @@ def enqueue(exchange: Exchange) -> None:
     pool = exchange.lane.pool
     if pool.queue(exchange):
         exchange.is_queued = True
+        exchange.sent_at = monotonic()
         exchange.downstream.arm(pool.queue_seconds)
     else:
         shed(exchange, "queue_full")
@@ -103,7 +119,10 @@ def survives(exchange: Exchange, upstream: Upstream) -> bool:
         exchange.has_met_stale = True
         _resend(exchange, endpoint, "stale")
         return True
-    return _goes_again(exchange, endpoint, "reset")
+    if not _goes_again(exchange, endpoint, "reset"):
+        return False
+    _spoil(endpoint, "reset", monotonic())
+    return True
 
 
 def is_sent_again(exchange: Exchange, status: int, now: float) -> bool:
@@ -142,6 +161,7 @@ def is_tried_again(exchange: Exchange, now: float) -> bool:
         and _may_resend(exchange)
         and _goes_again(exchange, endpoint, "timeout")
     ):
+        _spoil(endpoint, "timeout", now)
         exchange.head_due = due
         exchange.downstream.arm(min(pool.waits, due - now))
         return True
@@ -167,17 +187,23 @@ def _may_resend(exchange: Exchange) -> bool:
 
 def _goes_again(exchange: Exchange, endpoint: Endpoint, why: str) -> bool:
     pool = endpoint.pool
-    exchange.tried.append(endpoint)
-    if len(exchange.tried) > pool.retries.attempts:
+    if len(exchange.tried) >= pool.retries.attempts:
         return False
-    other = pool.other(exchange.downstream.plane.choose, exchange.tried)
+    other = pool.other(exchange.downstream.plane.choose, [*exchange.tried, endpoint])
     if other is None and why == "timeout":
         return False
     if not pool.budget.take(pool.begun):
         _count(pool.counters.retries, "no_budget")
         return False
+    exchange.tried.append(endpoint)
     _resend(exchange, other or endpoint, why)
     return True
+
+
+def _spoil(endpoint: Endpoint, kind: str, now: float) -> None:
+    """Nobody was failed, since somebody else is asked; the endpoint has to answer for it all the same."""
+    endpoint.failed(kind)
+    endpoint.pool.strike(endpoint, now)
 
 
 def _resend(exchange: Exchange, endpoint: Endpoint, why: str) -> None:

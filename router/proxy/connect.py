@@ -52,7 +52,13 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
         endpoint.failed("connect")
         pool.connect_failed(endpoint, monotonic(), is_timeout=False)
         return Failure.CONNECT_FAILED
+    made = cast(Upstream, protocol)
+    if made.is_closed:
+        # It was accepted and is gone again. Lent now, it would never say so: nobody would learn that it is lost.
+        endpoint.failed("reset")
+        pool.strike(endpoint, monotonic())
+        return Failure.UPSTREAM_RESET
     endpoint.connect_timeouts = 0
     if endpoint.standing is Standing.UNREACHABLE:
         pool.happened(endpoint, Event.CONNECTED, monotonic())
-    return cast(Upstream, protocol)
+    return made

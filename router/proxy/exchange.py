@@ -15,6 +15,7 @@ from router.proxy.attempts import (
     connect_to,
     dispatch,
     enqueue,
+    go_outward,
     is_sent_again,
     is_tried_again,
     note_failure,
@@ -140,13 +141,16 @@ class Exchange:
         else:
             self.fail(Failure.NO_ENDPOINT)
 
-    def leave_queue(self, endpoint: Endpoint) -> None:
-        """Its turn has come."""
+    def leave_queue(self, endpoint: Endpoint | None) -> None:
+        """Its turn has come; or, without an endpoint, it waits for nothing here."""
         self.is_queued = False
         downstream = self.downstream
         self.sent_at = monotonic()
         downstream.arm(self.lane.pool.waits if self.is_request_complete else downstream.plane.listener.body_timeout)
-        dispatch(self, endpoint)
+        if endpoint is None:
+            go_outward(self, Failure.NO_ENDPOINT)
+        else:
+            dispatch(self, endpoint)
 
     def send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
         """Send what waited for a connection."""
@@ -170,7 +174,7 @@ class Exchange:
     def change_lane(self, lane: Lane) -> None:
         """Nothing was sent, and another version is to have it."""
         before, self.lane = self.lane, lane
-        before.decided -= 1
+        before.meter.decided(before.reason, -1)
         before.meter.left()
         lane.decided += 1
         lane.meter.in_flight += 1
@@ -199,6 +203,8 @@ class Exchange:
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
+            if self.is_queued:  # more of the body buys no more time in the queue
+                self.downstream.arm(max(0.0, self.sent_at + self.lane.pool.queue_seconds - monotonic()))
         elif self.upstream is not None:
             self.upstream.transport.write(data)
             if done:
@@ -421,6 +427,8 @@ class Exchange:
     def _finish(self, now: float, is_error: bool) -> None:
         """Settle the accounts. Of a tunnel's time, only that until it was opened is latency."""
         self.is_finished = True
+        if self.is_queued:
+            self.lane.pool.leave_queue(self)
         if self.tunnel is not None:
             self.downstream.plane.tunnels -= 1
             now = self.tunnel.opened_at

@@ -79,6 +79,6 @@ class Lane:
         """The lane of the nearest version outward that is well, for those whose own is not; this one if none is."""
         for version in self.outer:
             lane = plane.lane_outward(self, version)
-            if lane.pool.is_well:
+            if lane is not None and lane.pool.is_well:
                 return lane
         return self

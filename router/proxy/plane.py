@@ -74,7 +74,6 @@ class DataPlane:
         """By access logs that are closed."""
         self.is_draining = False
         self._spawn = spawn
-        self._random = Random()
         self._chance = Random().random
         self._endpoints: dict[EndpointKey, Endpoint] = {}
         self._reserves: dict[Target, Reserve] = {}
@@ -202,19 +201,26 @@ class DataPlane:
         lane.mirror = mirrors.get(decision.ring)
         return lane
 
-    def lane_outward(self, lane: Lane, version: str) -> Lane:
-        """The lane of a ring's users who fall outward to this version, which is one of ``lane.outer``."""
+    def lane_outward(self, lane: Lane, version: str) -> Lane | None:
+        """The lane of a ring's users who fall outward to this version, which is one of ``lane.outer``.
+
+        None if they may not any more: a request whose connection is being made may be older than the snapshot.
+        """
         key = (lane.service, lane.ring, version)
         found = self._outward.get(key)
         if found is None:
-            snapshot = self.snapshot
-            assert snapshot is not None
-            service = next(one for one in snapshot.services if one.spec.name == lane.service)
+            services = self.snapshot.services if self.snapshot is not None else ()
+            service = next((one for one in services if one.spec.name == lane.service), None)
+            if service is None or lane.ring not in {ring.name for ring in service.spec.rings}:
+                return None
+            versions = outward(service.spec, lane.ring)
+            if version not in versions:
+                return None
+            outer = versions[versions.index(version) + 1 :]
             meter = self.meter((lane.service, lane.ring, version))
             decision = Decision(-1, lane.ring, version, Reason.FALLBACK)
-            outer = lane.outer[lane.outer.index(version) + 1 :]
-            found = Lane(service, decision, self._pools[lane.service, version], meter, self.listener, outer)
-            self._outward[key] = found
+            pool = self._pools[lane.service, version]
+            found = self._outward[key] = Lane(service, decision, pool, meter, self.listener, outer)
         return found
 
     # -- connections ---------------------------------------------------------------------------------------------------
@@ -323,12 +329,9 @@ class DataPlane:
     def _count_decisions(self) -> None:
         for lanes in self.lanes:
             for lane in lanes:
-                if lane.decided:
-                    lane.meter.decided(lane.reason, lane.decided)
-                    lane.decided = 0
+                _count_decided(lane)
         for lane in self._outward.values():
-            lane.meter.decided(lane.reason, lane.decided)
-            lane.decided = 0
+            _count_decided(lane)
 
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
@@ -394,6 +397,12 @@ class DataPlane:
             downstream.transport.abort()
         for reserve in self._reserves.values():
             reserve.close()
+
+
+def _count_decided(lane: Lane) -> None:
+    if lane.decided:
+        lane.meter.decided(lane.reason, lane.decided)
+        lane.decided = 0
 
 
 def most_connections(asked: int, workers: int) -> int:

@@ -7,11 +7,11 @@ ready-made turns. Time and chance are arguments.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from router.core.shares import affinity, points, turns
+from router.core.shares import affinity, points, turns, units
 from router.core.spec import ServiceSpec
 from router.core.standing import TRANSITIONS, Event, Standing
 from router.proxy.breaker import Breaker
@@ -46,9 +46,9 @@ class VersionPool:
     __slots__ = (
         "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_is_special", "_now", "_on_room",
         "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_turn", "_turns",
-        "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "counters", "endpoints",
-        "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries", "usable", "waiting",
-        "waits", "well_at",
+        "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies", "counters",
+        "endpoints", "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries", "usable",
+        "waiting", "waits", "well_at",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +74,10 @@ class VersionPool:
         self.begun = 0
         """Requests that came."""
         self.in_flight = 0
-        self.waiting: deque[Exchange] = deque()
+        self.copies = 0
+        """Mirrored requests on their way here; snapshots come and go meanwhile."""
+        self.waiting: OrderedDict[Exchange, None] = OrderedDict()
+        """Whoever waits longest comes first; who leaves is taken out at once, wherever it stands."""
         self._turns: list[Endpoint] = []
         self._turn = 0
         self._points: list[int] = []
@@ -124,6 +127,7 @@ class VersionPool:
         self.refresh(now)
         if is_first and self.usable:
             self.is_well, self.well_at = True, 0.0
+        self.made_room()  # limits may have changed
 
     # -- the choice ----------------------------------------------------------------------------------------------------
 
@@ -166,13 +170,17 @@ class VersionPool:
                 endpoint.standing is not Standing.WARMING or choose(1000) < self._warmth(endpoint)
             ):
                 return endpoint
-        return next((endpoint for endpoint in self.usable if self._has_room(endpoint)), None)
+        left = [endpoint for endpoint in self.usable if self._has_room(endpoint)]
+        left = [endpoint for endpoint in left if endpoint.standing is not Standing.WARMING] or left
+        return left[choose(len(left))] if left else None
 
     def _has_room(self, endpoint: Endpoint) -> bool:
         return not self._endpoint_cap or endpoint.active < self._endpoint_cap
 
     def _warmth(self, endpoint: Endpoint) -> int:
         """Its part of a full share, in thousandths; at least a tenth, or it would never warm up."""
+        if self._balance.slow_start <= 0:  # a new snapshot says so
+            return 1000
         left = endpoint.until - self._now
         return max(100, int(1000 * (1 - left / self._balance.slow_start)))
 
@@ -198,8 +206,12 @@ class VersionPool:
         """Let a request wait for its turn; False when too many do."""
         if len(self.waiting) >= self._queue:
             return False
-        self.waiting.append(exchange)
+        self.waiting[exchange] = None
         return True
+
+    def leave_queue(self, exchange: Exchange) -> None:
+        """It does not wait any more: its time is up, or its client has left."""
+        self.waiting.pop(exchange, None)
 
     def made_room(self) -> None:
         """A request or an attempt to connect has ended."""
@@ -207,19 +219,14 @@ class VersionPool:
             self._on_room(self)
 
     def wake(self, choose: Choose) -> None:
-        """Something has ended: whoever waits longest goes on."""
-        while self.waiting:
-            exchange = self.waiting[0]
-            if not exchange.is_finished:
-                if 0 < self._in_flight_cap <= self.in_flight:
-                    return
-                endpoint = self.pick(choose, exchange.key)
-                if endpoint is None:
-                    return
-                self.waiting.popleft()
-                exchange.leave_queue(endpoint)
-            else:
-                self.waiting.popleft()
+        """Something has ended: whoever waits longest goes on; everybody does when there is nothing to wait for."""
+        while self.waiting and (not self.usable or not 0 < self._in_flight_cap <= self.in_flight):
+            exchange = next(iter(self.waiting))
+            endpoint = self.pick(choose, exchange.key) if self.usable else None
+            if endpoint is None and self.usable:
+                return
+            del self.waiting[exchange]
+            exchange.leave_queue(endpoint)
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 
@@ -290,10 +297,15 @@ class VersionPool:
         """Work out who takes requests, and whether the version is well."""
         usable = tuple(endpoint for endpoint in self.endpoints if endpoint.is_usable)
         self.usable = usable
-        self._turns = [usable[index] for index in turns([endpoint.weight for endpoint in usable])] if usable else []
-        is_warming = any(endpoint.standing is Standing.WARMING for endpoint in usable)
-        is_warming = is_warming and len(usable) > 1
-        self._is_special = self._affine or self._balance.kind == "round_robin" or self._endpoint_cap > 0 or is_warming
+        weights = [endpoint.weight for endpoint in usable]
+        in_turn = self._balance.kind == "round_robin"
+        if in_turn and usable:
+            self._turns = [usable[index] for index in turns(weights)]
+        else:  # for a choice by chance their order is all the same, and turns take long to spread
+            self._turns = [one for one, count in zip(usable, units(weights), strict=True) for _ in range(count)]
+        warming = sum(1 for endpoint in usable if endpoint.standing is Standing.WARMING)
+        is_warming = 0 < warming < len(usable)  # where all are, nobody could take what they leave
+        self._is_special = self._affine or in_turn or self._endpoint_cap > 0 or is_warming
         if not usable:
             self.is_well, self.well_at = False, NEVER
         elif self.well_at == NEVER:
@@ -315,7 +327,7 @@ class VersionPool:
         """No snapshot has this version any more; what is in flight finishes."""
         for endpoint in self.endpoints:
             endpoint.is_retired = True
-        self.endpoints = self.usable = ()
+        self.endpoints = ()  # the usable ones stay: somebody may wait for them
         self.counters.sick = self.counters.open = self.counters.waiting = 0
 
     def count(self) -> None:
@@ -329,6 +341,8 @@ class VersionPool:
         """Let time pass; whether there is still something to wait for. Called ten times a second while there is."""
         is_troubled = False
         self._now = now
+        if not self.endpoints:  # retired: nobody waits for it to be well
+            return False
         for endpoint in self.endpoints:
             standing = endpoint.standing
             if standing is Standing.EJECTED or standing is Standing.WARMING:

@@ -44,8 +44,8 @@ class RingMeter:
     """
 
     __slots__ = (
-        "_codes", "_counts", "_moved", "_ok", "client_aborts", "error_seconds", "has_moved", "in_flight", "reasons",
-        "request_bytes", "response_bytes", "retries", "success_seconds", "upstream_seconds",
+        "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_seconds", "has_moved", "in_flight",
+        "reasons", "request_bytes", "response_bytes", "retries", "success_seconds", "upstream_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -60,14 +60,22 @@ class RingMeter:
         self.client_aborts = 0
         self.retries = 0
         self.reasons: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
         self._codes: dict[int, int] = {}
         self._counts: dict[int, int] = {}
         self._moved: dict[int, int] = {}
 
     def decided(self, reason: str, count: int) -> None:
-        """So many requests were sorted into the ring for this reason; below 0 for those that went on elsewhere."""
+        """So many requests were sorted into the ring for this reason; below 0 for those that went on elsewhere.
+
+        Counters only grow, and those were perhaps reported already: they are made up for by the next ones.
+        """
         self.has_moved = True
-        self.reasons[reason] = self.reasons.get(reason, 0) + count
+        count += self._gone.pop(reason, 0)
+        if count > 0:
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        elif count < 0:
+            self._gone[reason] = count
 
     def left(self) -> None:
         """A request that was in flight here goes on elsewhere."""
