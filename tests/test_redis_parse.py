@@ -142,7 +142,7 @@ def test_the_first_read_of_an_instance_is_adopted_whatever_the_freeze() -> None:
 
 
 FIELDS = st.one_of(
-    st.binary(max_size=12), st.sampled_from([b"canary", b"early", b"everyone", b"rev", b"kill", b"freeze"])
+    st.binary(max_size=12), st.sampled_from([b"canary", b"early", b"everyone", b"rev", b"kill", b"freeze", b"drain"])
 )
 VALUES = st.one_of(
     st.binary(max_size=24), st.sampled_from([b"0", b"5", b"99.99", b"100", b"-1", b"v1", b"v3", b"canary", b"*"])
@@ -160,6 +160,7 @@ LIVES = st.one_of(
         killed=st.sampled_from([(), ("canary",), ("canary", "early")]),
         freeze=st.sampled_from(["", "holiday"]),
         revision=st.sampled_from(["", "4"]),
+        drained=st.sampled_from([(), ("10.0.0.7:9001",)]),
     ),
 )
 
@@ -179,7 +180,7 @@ def test_whatever_redis_holds_each_part_is_applied_whole_or_held(raw: RawService
             expected = {field.decode() for field in content if field != b"rev"}
             assert set(getattr(parsed.live, name)) == expected
     if "control" in keys:
-        assert (parsed.live.killed, parsed.live.freeze) == (held.killed, held.freeze)
+        assert (parsed.live.killed, parsed.live.freeze, parsed.live.drained) == (held.killed, held.freeze, held.drained)
 
 
 @given(st.builds(RawService, HASHES, HASHES, HASHES), LIVES)

@@ -17,6 +17,7 @@ from router.control.last_good import path_of
 from router.control.redis_server import free_port
 from router.control.rules import ServiceRules
 from router.core.live import Live
+from router.core.spec import SnapshotSpec
 from router.telemetry.tasks import end, spawn
 from tests.redis_fixture import CONTROL, SHOP, STATUS, VERSIONS, WEIGHTS, Server, Watched
 from tests.waiting import until
@@ -40,13 +41,14 @@ async def test_what_redis_cli_sets_is_live_and_the_status_says_so(
         assert shop.announced[-1] == {"shop": shop.live}
         assert shop.store.source("shop") == "redis"
         assert shop.diary.has("applied (rev 3): canary 1 → 5 percent; early 10 → 20.5 percent")
-        shop.store.note_applied(42)
+        shop.store.note_applied(SnapshotSpec(42, ()), {"shop": ("ring canary: v2 is sick",)})
 
         async def is_said() -> bool:
             said = await own_status(redis_client)
             return said.get("generation") == 42 and said["rev"] == "3" and said["weights"]["canary"] == "5"
 
         await until(is_said)
+        assert (await own_status(redis_client))["warnings"] == ["ring canary: v2 is sick"]
         redis_server.redis_cli("HSET", CONTROL, "kill", "*")
         await until(lambda: shop.live.killed == ("canary", "early"))
         redis_server.redis_cli("DEL", CONTROL)

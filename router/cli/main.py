@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "explain": "explain:explain",
     "simulate": "simulate:simulate",
     "weights": "weights:weights",
+    "backends": "backends:backends",
     "redis": "redis:redis",
     "healthcheck": "healthcheck:healthcheck",
     "version": "version:version",

@@ -7,18 +7,16 @@ config do not fit together it raises, and the caller keeps the snapshot it has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from router.config.edge import ClientTls, Listener
+from router.config.edge import Listener
+from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved, version_spec
 from router.config.files import Files
 from router.config.settings import Entry, Ring, Service, Settings
 from router.core.hashing import BUCKETS
 from router.core.live import Live
 from router.core.spec import (
     CertificateSpec,
-    ClientTlsSpec,
     ConditionSpec,
-    EndpointSpec,
     ErrorPageSpec,
     IdentitySpec,
     LimitsSpec,
@@ -29,7 +27,6 @@ from router.core.spec import (
     SnapshotSpec,
     SocketSpec,
     TimeoutsSpec,
-    VersionSpec,
 )
 
 _AS_CONFIGURED = Live()
@@ -51,8 +48,14 @@ def snapshot_spec(
     generation: int,
     addresses: Sequence[str] = (),
     before: Sequence[SocketSpec] = (),
+    *,
+    resolved: Resolved = NONE_RESOLVED,
+    down: Down = NONE_DOWN,
 ) -> SnapshotSpec:
     """The whole routing state. ``live`` is per service; an absent one means "as the config says".
+
+    ``resolved`` is host name → addresses: an endpoint with such a name becomes one per address, others stay as they
+    are. ``down`` is (service, version) → addresses that checks found down.
 
     ``addresses`` are those that are open, in their order, where these may be others than the settings say: what the
     settings no longer tell of one of them is taken from ``before``.
@@ -63,7 +66,7 @@ def snapshot_spec(
     return SnapshotSpec(
         generation=generation,
         services=tuple(
-            service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files)
+            service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files, resolved, down)
             for name, service in settings.services.items()
         ),
         listener=listener_spec(settings, addresses or [str(one.address) for one in settings.listen], before),
@@ -116,7 +119,14 @@ def _socket(listener: Listener, files: Files) -> SocketSpec:
     return SocketSpec(str(listener.address), tls, listener.proxy_protocol, listener.redirect_to_https or 0)
 
 
-def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED, files: Files = _NO_FILES) -> ServiceSpec:
+def service_spec(
+    name: str,
+    service: Service,
+    live: Live = _AS_CONFIGURED,
+    files: Files = _NO_FILES,
+    resolved: Resolved = NONE_RESOLVED,
+    down: Down = NONE_DOWN,
+) -> ServiceSpec:
     """One service, with its live values folded in. Raises ``LiveConflict`` as ``snapshot_spec`` does."""
     weights = {ring.name: live.weights.get(ring.name, ring.basis_points) for ring in service.rings[:-1]}
     taken = sum(weights.values())
@@ -129,10 +139,7 @@ def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED, files
     ring_names = [ring.name for ring in service.rings]
     return ServiceSpec(
         name=name,
-        versions=tuple(
-            VersionSpec(key, tuple(_endpoint(endpoint, service.tls, files) for endpoint in version.endpoints))
-            for key, version in service.versions.items()
-        ),
+        versions=tuple(version_spec(name, key, service, live, files, resolved, down) for key in service.versions),
         rings=tuple(_ring(name, service, ring, live, weights[ring.name]) for ring in service.rings),
         hosts=service.hosts,
         paths=service.paths,
@@ -147,16 +154,14 @@ def service_spec(name: str, service: Service, live: Live = _AS_CONFIGURED, files
             for status, path in service.error_pages.items()
             if path in files.pages
         ),
+        balance=service.balance.spec,
+        connections=service.connections.spec,
+        outliers=service.outliers.spec,
+        retries=service.retries.spec,
+        overload=service.overload.spec,
+        breaker=service.breaker.spec,
+        return_after=service.return_after,
     )
-
-
-def _endpoint(endpoint: EndpointSpec, tls: ClientTls, files: Files) -> EndpointSpec:
-    if endpoint.tls is None:
-        return endpoint
-    paths = [path or "" for path in (tls.ca, tls.certificate, tls.key)]
-    ca, certificate, key = (files.found.get(path, path) for path in paths)
-    digest = "".join(files.digests.get(path, "") for path in paths)
-    return replace(endpoint, tls=ClientTlsSpec(ca, certificate, key, tls.server_name or "", tls.verify, digest))
 
 
 def _ring(service_name: str, service: Service, ring: Ring, live: Live, basis_points: int) -> RingSpec:
@@ -170,6 +175,9 @@ def _ring(service_name: str, service: Service, ring: Ring, live: Live, basis_poi
         basis_points=basis_points,
         rules=tuple(condition(entry) for entry in ring.audience),
         members=ring.members,
+        falls_outward=ring.fallback == "outward",
+        # Redis may have given the ring the version that its copies go to: they would only be the same request twice.
+        mirror=None if ring.mirror is None or ring.mirror.version == version else ring.mirror.spec,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, StrictBool, WithJsonSchema
 
-from router.config.model import Bytes, Model, Seconds, Text
+from router.config.model import Bytes, Count, Model, Seconds, Text
 from router.config.values import Address, check_name, parse_socket
 from router.core.spec import LimitsSpec, ListenerSpec
 
@@ -20,7 +20,6 @@ Socket = Annotated[
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "pattern": r"^(.+:[0-9]{1,5}|unix:/.+)$"}),
 ]
-Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
 
-from router.config.values import Address, parse_address, parse_bytes, parse_duration
+from router.config.values import (
+    Address,
+    parse_address,
+    parse_bytes,
+    parse_duration,
+    parse_duration_or_none,
+    parse_percent,
+)
 
 Seconds = Annotated[
     float,
@@ -20,6 +27,19 @@ Seconds = Annotated[
         }
     ),
 ]
+SecondsOrNone = Annotated[
+    float,
+    PlainValidator(parse_duration_or_none),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 86400},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)$"},
+            ]
+        }
+    ),
+]
+"""0 is none."""
 Listen = Annotated[
     Address,
     PlainValidator(parse_address),
@@ -40,6 +60,16 @@ Bytes = Annotated[
 ]
 """A size; 0 is no limit."""
 Text = Annotated[str, StringConstraints(min_length=1)]
+Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+RingName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Rings and versions: safe in header values, Redis fields and metric labels as well."""
+Percent = Annotated[
+    int,
+    PlainValidator(parse_percent),
+    PlainSerializer(lambda points: points / 100),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01}),
+]
+"""Written as percent, kept as basis points."""
 
 
 class Model(BaseModel):

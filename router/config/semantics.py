@@ -11,7 +11,7 @@ from typing import Any
 
 from router.config.document import Document, Path
 from router.config.problems import did_you_mean
-from router.config.values import check_host, check_path, parse_percent, parse_socket
+from router.config.values import check_host, check_path, parse_endpoint, parse_percent, parse_socket
 from router.core.hashing import BUCKETS
 
 
@@ -26,6 +26,7 @@ def check_semantics(document: Document) -> None:
         path: Path = ("services", name)
         _check_claims(document, path, name, service, claims)
         _check_identity(document, path, service)
+        _check_endpoints(document, path, service)
         _check_rings(document, path, service)
 
 
@@ -83,6 +84,38 @@ def _check_identity(document: Document, path: Path, service: dict[str, Any]) -> 
                 )
 
 
+def _check_endpoints(document: Document, path: Path, service: dict[str, Any]) -> None:
+    for name, version in _mapping(service.get("versions")).items():
+        at: Path = (*path, "versions", name, "endpoints")
+        endpoints = _sequence(_mapping(version).get("endpoints"))
+        seen: set[str] = set()
+        for i, one in enumerate(endpoints):
+            try:
+                address = parse_endpoint(one.get("url") if isinstance(one, dict) else one).address
+            except ValueError:
+                continue
+            if address in seen:
+                why = f"version {name!r} has {address} already: remove one of the two, or give one a larger `weight`"
+                document.add_at((*at, i), why)
+            seen.add(address)
+        if endpoints and all(isinstance(one, dict) and one.get("weight") == 0 for one in endpoints):
+            why = f"all endpoints of version {name!r} have the weight 0, so nobody could be served"
+            document.add_at(at, f"{why}: give one of them a weight, or give its rings another version", at_key=True)
+
+
+def _check_mirror(document: Document, at: Path, ring: dict[str, Any], versions: dict[str, Any]) -> None:
+    target = _mapping(ring.get("mirror")).get("version")
+    if not isinstance(target, str):
+        return
+    place: Path = (*at, "mirror", "version")
+    if versions and target not in versions:
+        why = f"the copies of ring {ring.get('name')!r} go to version {target!r}, which is not under `versions`"
+        document.add_at(place, why, did_you_mean(target, versions) or f"there is: {', '.join(versions)}")
+    elif target == ring.get("version"):
+        why = f"ring {ring.get('name')!r} runs version {target!r} itself: its copies go to another version"
+        document.add_at(place, f"{why}, or remove `mirror`")
+
+
 def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> None:
     versions = _mapping(service.get("versions"))
     rings = _sequence(service.get("rings"))
@@ -100,6 +133,7 @@ def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> Non
             document.add_at(
                 (*at, "version"), why, did_you_mean(version, versions) or f"there is: {', '.join(versions)}"
             )
+        _check_mirror(document, at, ring, versions)
         if i == len(rings) - 1:
             _check_default_ring(document, at, ring)
         else:
@@ -114,6 +148,9 @@ def _check_default_ring(document: Document, at: Path, ring: dict[str, Any]) -> N
         if key in ring:
             why = f"the last ring is the default ring: it takes the rest and cannot have {what}"
             document.add_at((*at, key), f"{why}; remove it, or add a default ring below", at_key=True)
+    if ring.get("fallback") == "outward":
+        why = "the last ring is the default ring: there is none further out to fall back to"
+        document.add_at((*at, "fallback"), f"{why}; remove `fallback`", at_key=True)
 
 
 def _points(ring: dict[str, Any]) -> int:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    PlainSerializer,
     PlainValidator,
     PrivateAttr,
     StrictBool,
@@ -21,9 +20,20 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from router.config.backends import (
+    Balance,
+    Breaker,
+    Connections,
+    Health,
+    Mirror,
+    Outliers,
+    Overload,
+    Retries,
+    Version,
+)
 from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerTimeouts, Protocol, listeners_schema
 from router.config.files import Files
-from router.config.model import Bytes, Listen, Model, Seconds, Text
+from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.values import (
     Address,
@@ -33,35 +43,16 @@ from router.config.values import (
     check_path,
     check_proxy,
     check_redis_url,
-    parse_endpoint,
-    parse_percent,
 )
-from router.core.spec import Comparison, EndpointSpec, IdentityKind, TimeoutsSpec
+from router.core.spec import Comparison, IdentityKind, ServiceSpec, TimeoutsSpec
 
 _ADMIN: Final = Address("127.0.0.1", 9900)
 _TIMEOUTS: Final = TimeoutsSpec()
+_RETURN_AFTER: Final = ServiceSpec("", (), ()).return_after
 MAX_WORKERS: Final = 256
 
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Safe in Redis keys, metric labels and file names."""
-RingName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Rings and versions: safe in header values, Redis fields and metric labels as well."""
-
-Percent = Annotated[
-    int,
-    PlainValidator(parse_percent),
-    PlainSerializer(lambda points: points / 100),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01}),
-]
-"""Written as percent, kept as basis points."""
-Endpoint = Annotated[
-    EndpointSpec,
-    PlainValidator(parse_endpoint),
-    PlainSerializer(
-        lambda endpoint: endpoint.address if endpoint.path else f"http{'s' * bool(endpoint.tls)}://{endpoint.address}"
-    ),
-    WithJsonSchema({"type": "string", "pattern": "^(https?://|unix:/)"}),
-]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 CookieName = Annotated[str, AfterValidator(check_cookie_name)]
 InstanceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
@@ -212,14 +203,11 @@ class Ring(Model):
     )
     audience: tuple[Entry, ...] = Field(default=(), description="Rules: any of the entries lets a request in.")
     members: tuple[Text, ...] = Field(default=(), description="Users (identity keys) who are in this ring by name.")
-
-
-class Version(Model):
-    """A version and where it runs."""
-
-    endpoints: Annotated[tuple[Endpoint, ...], Field(min_length=1)] = Field(
-        description="Addresses: [http://host:port], https:// for TLS, or unix:/path."
+    fallback: Literal["outward", "closed"] = Field(
+        default="outward",
+        description="When its version has no healthy endpoint: the next outer ring's (outward), or 503 (closed).",
     )
+    mirror: Mirror | None = Field(default=None, description="Copy requests to another version; absent: none.")
 
 
 class Service(Model):
@@ -249,6 +237,25 @@ class Service(Model):
     )
     error_pages: dict[int, Text] = Field(
         default={}, description="Status → an HTML, text or JSON file shown instead of the router's own words."
+    )
+    resolve: Annotated[Seconds, Field(ge=1)] = Field(
+        default=10.0, description="How often the names of endpoints are looked up anew, in DNS or /etc/hosts."
+    )
+    balance: Balance = Field(default=Balance(), description="Which endpoint of its version a request gets.")
+    connections: Connections = Field(default=Connections(), description="What is kept open to an endpoint.")
+    health: Health | None = Field(
+        default=None, description="How endpoints are asked whether they are well; absent: not."
+    )
+    outliers: Outliers = Field(
+        default=Outliers(), description="When an endpoint that answers badly is left alone for a while."
+    )
+    retries: Retries = Field(default=Retries(), description="When a request is sent once more.")
+    overload: Overload = Field(default=Overload(), description="How much a version may have to do at a time.")
+    breaker: Breaker = Field(
+        default=Breaker(), description="When a worker sends a ring's users outward because its version fails massively."
+    )
+    return_after: SecondsOrNone = Field(
+        default=_RETURN_AFTER, description="How long a version has to be well before its rings' users come back to it."
     )
 
 

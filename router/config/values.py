@@ -29,6 +29,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2; 
 _HOST_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
 )
+_STATUSES: Final = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?")
+_RETRIED: Final = (408, 425, 429)
+_TARGET: Final = re.compile(r"/[\x21\x22\x24-\x7e]*")
 _PATH: Final = re.compile(r"/[^\s?#*\x00-\x1f\x7f]*")
 
 
@@ -51,12 +54,12 @@ def parse_percent(value: object) -> int:
     if isinstance(value, str) and value.strip().endswith("%"):
         raise ValueError(f"write the percent as a plain number: {value.strip().rstrip('%').strip()}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("a weight is a percent: a number from 0 to 100, such as 5 or 0.25")
+        raise ValueError("a percent is a number from 0 to 100, such as 5 or 0.25")
     points = Decimal(str(value)) * (BUCKETS // 100)  # str, so that 0.29 is 29 basis points and not 28.999…
     if not 0 <= points <= BUCKETS:
-        raise ValueError(f"a weight is a percent from 0 to 100, not {value}")
+        raise ValueError(f"a percent is a number from 0 to 100, not {value}")
     if points != points.to_integral_value():
-        raise ValueError(f"a weight has at most two decimals (0.01 is one user in ten thousand), {value} has more")
+        raise ValueError(f"a percent has at most two decimals (0.01 is one in ten thousand), {value} has more")
     return int(points)
 
 
@@ -68,10 +71,62 @@ def parse_duration(value: object) -> float:
     elif isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
         seconds = float(found[1]) * _UNITS[found[2]]
     if math.isnan(seconds):
-        raise ValueError("a timeout is a number of seconds, or text such as 500ms, 10s or 1m")
+        raise ValueError("a duration is a number of seconds, or text such as 500ms, 10s or 1m")
     if not 0 < seconds <= LONGEST_SECONDS:
-        raise ValueError("a timeout is more than 0 and at most 24 hours: write a large one instead of none")
+        raise ValueError("a duration is more than 0 and at most 24 hours: write a large one instead of none")
     return seconds
+
+
+def parse_duration_or_none(value: object) -> float:
+    """Seconds as ``parse_duration`` takes them, or 0, which means none."""
+    if not isinstance(value, bool) and value in (0, "0", "0s", "0ms"):
+        return 0.0
+    return parse_duration(value)
+
+
+def parse_statuses(value: object) -> tuple[int, int]:
+    """One HTTP status, or text with two of them: ``200``, ``"300-399"``; the ends of a range, both included."""
+    found = _STATUSES.fullmatch(str(value).strip()) if isinstance(value, int | str) else None
+    if found is None:
+        raise ValueError('a status is a number from 100 to 599, or a range of them in quotes, such as "300-399"')
+    low, high = int(found[1]), int(found[2] or found[1])
+    if low > high:
+        raise ValueError(f'a range of statuses begins with the lower one: "{high}-{low}"')
+    return low, high
+
+
+def check_retried(value: int) -> int:
+    """A status that another attempt may change."""
+    if value not in _RETRIED and not 500 <= value <= 599:
+        raise ValueError(
+            f"{value} would be the same at the second try: what can be tried again is 500 to 599, 408, 425, 429"
+        )
+    return value
+
+
+def check_method(value: str) -> str:
+    """A request method by RFC 9110 §9.1, which is exact in case."""
+    if not _TOKEN.fullmatch(value) or value.upper() == "CONNECT":
+        raise ValueError(f"{value!r} is not a method of requests that can be copied, such as GET")
+    if value != value.upper():
+        raise ValueError(f"a method is written in capitals: {value.upper()}")
+    return value
+
+
+def check_target(value: str) -> str:
+    """What a health check asks for: a path, with a query if it has to be."""
+    if not _TARGET.fullmatch(value):
+        raise ValueError("a path to ask for begins with a slash, such as /healthz, and has neither spaces nor a #")
+    return value
+
+
+def check_authority(value: str) -> str:
+    """A Host field: a name or an address, and a port if it has to be."""
+    try:
+        _address_host(re.sub(r":[0-9]{1,5}\Z", "", value))
+    except ValueError:
+        raise ValueError(f"{value!r} is not a Host, such as shop.internal or shop.internal:8080") from None
+    return value
 
 
 def parse_address(value: object) -> Address:

@@ -1,4 +1,5 @@
-"""The one writer of snapshots: config and live state in, a numbered snapshot out when something changed.
+"""The one writer of snapshots: config, live state and what is known of endpoints in, a numbered snapshot out when
+something changed.
 
 The last snapshot lies in the runtime directory, so that a restarted control goes on with its number and a restarted
 worker has something to route by while control is away.
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 
 from router.config.compile import snapshot_spec
+from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved
 from router.config.settings import Settings
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
@@ -38,10 +40,17 @@ class Board:
             return
         self.spec, self._generation = left_behind, left_behind.generation
 
-    def refresh(self, settings: Settings, live: Mapping[str, Live], addresses: Sequence[str] = ()) -> bool:
-        """Compile and publish; False when nothing that routes has changed."""
+    def refresh(
+        self,
+        settings: Settings,
+        live: Mapping[str, Live],
+        addresses: Sequence[str] = (),
+        resolved: Resolved = NONE_RESOLVED,
+        down: Down = NONE_DOWN,
+    ) -> bool:
+        """Compile and publish; False when nothing that routes has changed. Raises ``LiveConflict``."""
         before = self.spec.listener.sockets if self.spec is not None else ()
-        spec = snapshot_spec(settings, live, self._generation, addresses, before)
+        spec = snapshot_spec(settings, live, self._generation, addresses, before, resolved=resolved, down=down)
         if spec == self.spec:
             return False
         self._generation += 1

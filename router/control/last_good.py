@@ -88,6 +88,7 @@ def _live(body: dict[str, Any], path: Path) -> Live:
             killed=tuple(str(ring) for ring in body["killed"]),
             freeze=str(body["freeze"]),
             revision=str(body["revision"]),
+            drained=tuple(str(address) for address in body.get("drained", [])),  # older files have none
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Rejected(f"{path} is corrupt: it is not what was written") from None
@@ -109,6 +110,7 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "killed": list(live.killed),
             "freeze": live.freeze,
             "revision": live.revision,
+            "drained": list(live.drained),
         },
     }
     return json.dumps({"body": body, "checksum": _checksum(body)}, indent=1).encode()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, RawHash, RawService, key_of
-from router.control.rules import WHOLE, percent
+from router.control.rules import WHOLE, address_of, percent, words_of
 from router.control.rules import ServiceRules as ServiceRules
 from router.control.rules import rules_of as rules_of
 from router.core.live import Live
@@ -21,7 +21,8 @@ from router.core.live import Live
 REPORTED: Final = 5
 """Bad fields named per hash: a screen full of junk helps nobody."""
 _PERCENT: Final = re.compile(rb"(\d{1,3})(?:\.(\d{1,2}))?")
-_SEPARATORS: Final = re.compile(r"[\s,]+")
+MOST_DRAINED: Final = 256
+"""Addresses: a list that grew by mistake must not travel in every snapshot."""
 
 Reason = Literal[
     "unknown_ring", "unknown_field", "unknown_version", "not_a_number", "out_of_range", "sum_above_100", "default_ring",
@@ -65,24 +66,29 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None) -> Parsed
     versions = _versions(_present(raw.versions, rules, "versions", problems), rules, problems)
     if control is None and _is_missing(raw.control) and weights is not None:
         control = _Control()  # nothing is switched on; only a valid weights hash beside it proves that nobody flushed
-    killed, freeze = (held.killed, held.freeze) if control is None else (control.killed, control.freeze)
+    if control is None:
+        control = _Control(held.killed, held.freeze, held.drained)
+        is_control_held = True
+    else:
+        is_control_held = False
 
     proposed = Live(
         weights=held.weights if weights is None else weights.by_ring,
         versions=held.versions if versions is None else versions,
-        killed=killed,
-        freeze=freeze,
+        killed=control.killed,
+        freeze=control.freeze,
+        drained=control.drained,
         revision=held.revision if weights is None else weights.revision,
     )
-    if previous is not None and freeze:
+    if previous is not None and control.freeze:
         if weights is not None and (ring := _widened(proposed, previous, rules)) is not None:
             problems.append(_frozen_weights(ring, proposed, previous, rules))
             proposed = replace(proposed, weights=held.weights, revision=held.revision)
         if versions is not None and (ring := _widened_version(proposed, previous, rules)) is not None:
             problems.append(_frozen_version(ring, proposed, previous, rules))
             proposed = replace(proposed, versions=held.versions)
-    problems.extend(_held(raw, rules, held, is_control_held=control is None))
-    is_from_redis = any(part is not None for part in (weights, versions)) or bool(raw.control and control is not None)
+    problems.extend(_held(raw, rules, held, is_control_held=is_control_held))
+    is_from_redis = any(part is not None for part in (weights, versions)) or bool(raw.control and not is_control_held)
     return Parsed(proposed, tuple(problems), is_from_redis)
 
 
@@ -96,6 +102,7 @@ def fit(live: Live, rules: ServiceRules) -> Live:
         },
         killed=tuple(ring for ring in rules.rings[:-1] if ring in live.killed),
         freeze=live.freeze,
+        drained=live.drained,  # addresses come and go with DNS: one that is not there now may be there later
         revision=live.revision,
     )
     if sum(rules.effective_weights(fitted).values()) > WHOLE:
@@ -127,6 +134,7 @@ class _Weights:
 class _Control:
     killed: tuple[str, ...] = ()
     freeze: str = ""
+    drained: tuple[str, ...] = ()
 
 
 def _is_missing(raw: RawHash) -> bool:
@@ -239,12 +247,13 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     bad: list[Refusal] = []
     killed: set[str] = set()
     freeze = ""
+    drained: tuple[str, ...] = ()
     for name, value in sorted(fields.items()):
         match _text(name):
             case "freeze":
                 freeze = _printable(value)[:200].strip() or ("(no readable reason)" if value.strip() else "")
             case "kill":
-                for ring in filter(None, _SEPARATORS.split(_text(value))):
+                for ring in words_of(_text(value)):
                     if ring == "*":
                         killed.update(rules.rings[:-1])
                     elif ring == rules.default_ring:
@@ -258,13 +267,21 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
                         bad.append(Refusal(key, "kill", show(value), "unknown_ring", message))
                     else:
                         killed.add(ring)
+            case "drain":
+                drained = tuple(dict.fromkeys(address_of(_printable(word.encode())) for word in words_of(_text(value))))
+                if len(drained) > MOST_DRAINED:
+                    message = (
+                        f"drain names {len(drained)} addresses, more than {MOST_DRAINED}: to take a whole version out, "
+                        f"HSET {key_of(rules.name, 'versions')} RING VERSION gives its rings another one."
+                    )
+                    bad.append(Refusal(key, "drain", show(value), "out_of_range", message))
             case field if field == REVISION_FIELD:
                 continue
             case _:
-                message = f"{key} knows the fields kill and freeze, not {show(name)}: HDEL {key} {show(name)}"
+                message = f"{key} knows the fields kill, freeze and drain, not {show(name)}: HDEL {key} {show(name)}"
                 bad.append(Refusal(key, show(name), show(value), "unknown_field", message))
     problems.extend(bad[:REPORTED])
-    return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze)
+    return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze, drained)
 
 
 def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: bool) -> list[Refusal]:
@@ -274,8 +291,10 @@ def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: 
         missing.append(("weights", "`ring-router weights reset` goes back to the config file"))
     if _is_missing(raw.versions) and held.versions:
         missing.append(("versions", "HSET the version that a ring shall run"))
-    if _is_missing(raw.control) and is_control_held and (held.killed or held.freeze):
-        missing.append(("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' switches both off"))
+    if _is_missing(raw.control) and is_control_held and (held.killed or held.freeze or held.drained):
+        missing.append(
+            ("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' drain '' switches all of them off")
+        )
     return [
         Refusal(
             key_of(rules.name, name), "", "", "held_missing",

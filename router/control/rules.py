@@ -5,15 +5,19 @@ Pure. It holds no live value itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from router.config.values import parse_endpoint
 from router.core.live import Live
 from router.core.spec import ServiceSpec
 
 WHOLE: Final = 10_000
 """Basis points in 100 percent."""
+_SEPARATORS: Final = re.compile(r"[\s,]+")
+_HAS_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,22 @@ def percent(basis_points: int) -> str:
     return f"{whole}.{rest:02d}".rstrip("0") if rest else str(whole)
 
 
+def words_of(text: str) -> list[str]:
+    """A list as operators write one: separated by spaces, commas, or both."""
+    return [word for word in _SEPARATORS.split(text) if word]
+
+
+def address_of(word: str) -> str:
+    """An endpoint's address as the config has it, from whatever looks like one: ``http://A:1/`` is ``a:1``."""
+    is_url = "://" in word or word.startswith("unix:")
+    if not is_url and not _HAS_PORT.search(word):
+        return word
+    try:
+        return parse_endpoint(word if is_url else f"http://{word}").address
+    except ValueError:
+        return word
+
+
 def say_weights(rules: ServiceRules, live: Live) -> str:
     """``canary 5, early 20, everyone 75``"""
     weights = rules.effective_weights(live)
@@ -79,6 +99,8 @@ def say_changes(rules: ServiceRules, before: Live, after: Live) -> list[str]:
             words.append(f"{ring} runs {old_versions[ring]} → {version}")
     if after.killed != before.killed:
         words.append(f"killed {' '.join(before.killed) or 'none'} → {' '.join(after.killed) or 'none'}")
+    if after.drained != before.drained:
+        words.append(f"drained {' '.join(before.drained) or 'none'} → {' '.join(after.drained) or 'none'}")
     if after.freeze != before.freeze:
         words.append(f"freeze {before.freeze or 'off'} → {after.freeze or 'off'}")
     return words

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from router.config.endpoints import unknown_drains
 from router.control.keys import HASHES, RawHash, RawService, key_of
 from router.control.last_good import Keeper, Rejected, load
 from router.control.link import BadURL, error_kind, error_text, safe_url
@@ -24,6 +25,7 @@ from router.control.rules import ServiceRules, percent, say_changes, say_weights
 from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, Watcher
 from router.core.live import Live
+from router.core.spec import SnapshotSpec
 from router.telemetry.counters import Histogram
 from router.telemetry.meters import histogram_index
 from router.telemetry.tasks import end, spawn
@@ -32,6 +34,7 @@ Source = Literal["config", "disk", "redis"]
 State = Literal["live", "poll", "down", "off"]
 OnChange = Callable[[Mapping[str, Live]], None]
 
+_NOTHING: Final[Mapping[str, tuple[str, ...]]] = {}
 FIRST_READ_SECONDS: Final = 0.5
 """How long a start waits for Redis, so that a healthy one begins with live values."""
 SAY_AGAIN_SECONDS: Final = 10.0
@@ -45,6 +48,8 @@ class _Service:
     source: Source = "config"
     raw: RawService | None = None
     refusals: tuple[Refusal, ...] = ()
+    unknown_drains: tuple[str, ...] = ()
+    """Drained addresses that no endpoint has in the snapshot that routes."""
     refused_content: dict[str, tuple[RawHash, tuple[Refusal, ...]]] = field(default_factory=dict)
     """Key → what was refused last, so that a heartbeat does not count it again."""
 
@@ -78,6 +83,7 @@ class Store:
         self._said_state: State = "off"
         self._said_at: dict[State, float] = {}
         self._generation = 0
+        self._warnings = _NOTHING
         self.watcher: Watcher | None = None
         self.state: State = "off" if url is None else "down"
         self.last_error = ""
@@ -114,10 +120,26 @@ class Store:
         """Since the last complete read of Redis (or since the start); 0 without Redis."""
         return 0.0 if self._url is None else time.monotonic() - self._read_at
 
-    def note_applied(self, generation: int) -> None:
-        """This generation of the snapshot routes now: to be said in the status."""
-        self._generation = generation
+    def note_applied(self, spec: SnapshotSpec, warnings: Mapping[str, tuple[str, ...]] = _NOTHING) -> None:
+        """This snapshot routes now: to be said in the status, with what it could not do of what is live.
+
+        ``warnings``, per service, are what is wrong with it that is not the fault of what is live.
+        """
+        self._generation, self._warnings = spec.generation, warnings
+        for routed in spec.services:
+            service = self._services.get(routed.name)
+            if service is None:
+                continue
+            unknown = unknown_drains(routed, service.live.drained)
+            if unknown and unknown != service.unknown_drains:
+                self._log.warning(_say_unknown(unknown, routed.name), service=routed.name)
+            service.unknown_drains = unknown
         self._tell()
+
+    def notes(self, service: str) -> list[str]:
+        """What of a service's live values is applied and has no effect at this moment."""
+        known = self._services.get(service)
+        return [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -319,7 +341,17 @@ class Store:
                 "versions": service.rules.effective_versions(service.live),
                 "killed": list(service.live.killed),
                 "freeze": service.live.freeze,
+                "drained": list(service.live.drained),
+                "notes": self.notes(name),
                 "refused": [refusal.message for refusal in service.refusals],
+                "warnings": list(self._warnings.get(name, ())),
             }
             for name, service in self._services.items()
         }
+
+
+def _say_unknown(addresses: tuple[str, ...], service: str) -> str:
+    return (
+        f"drain names {', '.join(addresses)}, and no endpoint of {service} has that address now; should one get it, "
+        f"it is drained."
+    )

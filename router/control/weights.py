@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
@@ -143,6 +143,7 @@ async def _in_force(client: Redis, rules: ServiceRules) -> Live | None:
             versions={ring: name for ring, name in newest["versions"].items() if rules.versions.get(ring) != name},
             killed=tuple(newest["killed"]),
             freeze=str(newest["freeze"]),
+            drained=tuple(newest.get("drained", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -240,9 +241,7 @@ async def _try_set(
         wrong = [problem.message for problem in after.problems if problem.key == key]
         if wrong:
             raise Refused(" ".join(wrong))
-        told = tuple(
-            say_changes(rules, before, Live(after.live.weights, before.versions, before.killed, before.freeze))
-        )
+        told = tuple(say_changes(rules, before, replace(before, weights=after.live.weights)))
         change = Change(told, after.live, revision, _by_hand(key, weights, revision), is_dry_run)
         if is_dry_run:
             return change

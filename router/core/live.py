@@ -1,4 +1,4 @@
-"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze.
+"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze, drains.
 
 ``control`` makes it from Redis or from the last-known-good file; ``config`` folds it into the snapshot. An absent value
 means "as the config file says", never "nobody".
@@ -24,3 +24,5 @@ class Live:
     """Why widening is refused for everybody; empty when it is not."""
     revision: str = ""
     """The optional ``rev`` field of the weights hash, as it was written."""
+    drained: tuple[str, ...] = ()
+    """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""

@@ -206,3 +206,17 @@ def _source(spec: IdentitySpec) -> IdentitySource:
 def default_basis_points(spec: ServiceSpec) -> int:
     """What the default ring keeps: the hash space less every other ring's weight."""
     return BUCKETS - sum(ring.basis_points for ring in spec.rings[:-1])
+
+
+def outward(spec: ServiceSpec, ring: str) -> tuple[str, ...]:
+    """The versions that a ring's users fall back on, the nearest first: those of the rings further out.
+
+    None for a ring that does not fall outward. A killed ring's version is no refuge.
+    """
+    at = next(i for i, one in enumerate(spec.rings) if one.name == ring)
+    if not spec.rings[at].falls_outward:
+        return ()
+    own = spec.rings[at].version
+    last = spec.rings[-1].name
+    found = [one.version for one in spec.rings[at + 1 :] if one.name not in spec.killed or one.name == last]
+    return tuple(dict.fromkeys(version for version in found if version != own))

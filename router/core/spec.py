@@ -187,6 +187,29 @@ class BreakerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheckSpec:
+    """What control asks each endpoint of a service, again and again. Workers do not read this. Seconds."""
+
+    kind: Literal["http", "tcp"] = "http"
+    """``tcp``: only whether a connection can be made, with the handshake where the endpoint speaks TLS."""
+    path: str = "/"
+    host: str = ""
+    """The Host field; empty: the endpoint's name and port."""
+    statuses: tuple[tuple[int, int], ...] = ((200, 299),)
+    """Ranges of statuses that pass, both ends included."""
+    body: str = ""
+    """What the first 64 KiB of the answer have to contain; empty: anything."""
+    interval: float = 5.0
+    """HAProxy asks every 2 s, nginx every 5 s."""
+    timeout: float = 1.0
+    """Of a whole check: connection, handshake, answer."""
+    passes: int = 2
+    """In a row, until an endpoint that is down is up again. HAProxy takes 2."""
+    failures: int = 3
+    """In a row, until an endpoint is down. HAProxy takes 3."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimeoutsSpec:
     """Seconds. Idle limits restart with each byte that moves."""
 

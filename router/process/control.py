@@ -29,14 +29,19 @@ from router.config.compile import LiveConflict, service_spec
 from router.config.files import look_at
 from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
+from router.control.backends import Backends
 from router.control.board import Board
 from router.control.hub import Hub
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
+from router.control.unhealthy import warnings_of, widened
+from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.snapshot import default_basis_points
-from router.core.spec import ServiceSpec
+from router.core.spec import ServiceSpec, SnapshotSpec
+from router.process.backends import backends_state
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.proxy.tls import client_context
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
@@ -66,6 +71,8 @@ class Control:
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
         self.board = Board(runtime, self.hub.publish)
+        self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
+        self._warnings: dict[str, tuple[str, ...]] = {}
         state_dir = Path(settings.state_dir)
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
@@ -84,8 +91,8 @@ class Control:
             await web.TCPSite(runner, host, port, reuse_address=True).start()
         except OSError as error:
             self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
-        # Redis has half a second to say what is live; then the workers get what there is.
-        await self.store.start()
+        # Redis and DNS have half a second to say what is live; then the workers get what there is.
+        await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -93,6 +100,7 @@ class Control:
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
         watching.cancel()
+        await self.backends.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -102,15 +110,35 @@ class Control:
     def _live_changed(self, live: Mapping[str, Live]) -> None:
         self._refresh(live)
 
+    def _endpoints_changed(self) -> None:
+        self._refresh(self.store.live)
+
     def _refresh(self, live: Mapping[str, Live]) -> None:
+        before = self.board.spec
+        resolved, down = self.backends.resolved, self.backends.down
         try:
-            has_changed = self.board.refresh(self.settings, live, self._listen)
+            self.board.refresh(self.settings, live, self._listen, resolved, down)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
             return
-        if has_changed and self.board.spec is not None:
-            self.store.note_applied(self.board.spec.generation)
+        spec = self.board.spec
+        if spec is None:
+            return
+        self._say_warnings(before, spec)
+        self.store.note_applied(spec, self._warnings)
+
+    def _say_warnings(self, before: SnapshotSpec | None, after: SnapshotSpec) -> None:
+        """Each once: when a ring's version has nobody left, and when such a ring is widened all the same."""
+        known = {} if before is None else {service.name: service for service in before.services}
+        warnings = {service.name: warnings_of(service) for service in after.services}
+        for service in after.services:
+            was = known.get(service.name)
+            wider = () if was is None else widened(was, service)
+            news = [one for one in warnings[service.name] if one not in self._warnings.get(service.name, ())]
+            for sentence in (*wider, *news):
+                self._log.warning(sentence, service=service.name)
+        self._warnings = {name: said for name, said in warnings.items() if said}
 
     async def _watch_config(self) -> None:
         while True:
@@ -158,6 +186,7 @@ class Control:
         if {str(one.address) for one in settings.listen} != set(self._listen):
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
+        self.backends.update(settings)
         self._refresh(self.store.live)
         self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
         if self._needs_restart:
@@ -199,6 +228,7 @@ class Control:
                 workers_connected=self.hub.connected,
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
+                checks=self.backends.figures(),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -206,7 +236,8 @@ class Control:
     def state(self) -> dict[str, Any]:
         spec, store = self.board.spec, self.store
         requests: Counter[tuple[str, str]] = Counter()
-        for (service, ring, _), counters in self.hub.totals().rings.items():
+        totals = self.hub.totals()
+        for (service, ring, _), counters in totals.rings.items():
             requests[service, ring] += sum(counters.codes.values())
         return {
             "instance": self.instance,
@@ -240,8 +271,13 @@ class Control:
                 for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
             ],
             "services": {
-                service.name: self._service_state(service, requests) for service in (spec.services if spec else ())
+                service.name: {
+                    **self._service_state(service, requests),
+                    "backends": backends_state(service, totals.endpoints, self.backends.health),
+                }
+                for service in (spec.services if spec else ())
             },
+            "names": self.backends.names_state(),
             "snapshot": spec,
         }
 
@@ -251,7 +287,11 @@ class Control:
         return {
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
+            "drained": list(store.live[service.name].drained) if service.name in store.live else [],
+            "notes": store.notes(service.name),
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
+            "warnings": self._warnings.get(service.name, ()),
+            "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
             "rings": [
                 {
                     "ring": ring.name,

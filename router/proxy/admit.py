@@ -59,6 +59,8 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         minted = plane.new_anonymous_key()
         key = UserKey(minted)
     lane = plane.lanes[service.index][decide(service, head, key).index]
+    if not lane.pool.is_well:
+        lane = lane.outward(plane)
 
     if not head.request_id:
         head.request_id = plane.new_request_id()
@@ -101,9 +103,9 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
             downstream.expect_body(body, started + RATE_GRACE_SECONDS if limits.body_rate else NEVER)
     if rest and is_complete:
         downstream.partial += rest
-    exchange = Exchange(downstream, lane, head, client, started, minted)
+    exchange = Exchange(downstream, lane, head, key, client, started, minted)
     downstream.exchange = exchange
-    waits = lane.pool.first_byte if is_complete else plane.listener.body_timeout
+    waits = lane.pool.waits if is_complete else plane.listener.body_timeout
     if plane.listener.request_timeout:
         downstream.ends = started + plane.listener.request_timeout
         waits = min(waits, plane.listener.request_timeout)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from router.core.standing import Event, Standing
+from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure
-from router.proxy.pool import Endpoint
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, 
 
 
 async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstream | Failure:
-    """A connection, or why there is none; counts the endpoint's failures."""
-    spec = endpoint.spec
+    """A connection, or why there is none; the endpoint's pool gets to know of both."""
+    spec, pool = endpoint.spec, endpoint.pool
 
     def upstream() -> asyncio.BaseProtocol:
         return cast(asyncio.BaseProtocol, Upstream(endpoint, plane.wheel))
@@ -28,7 +30,7 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
     try:
         options: dict[str, Any] = {}
         if spec.tls is not None:
-            name = spec.tls.name or spec.host
+            name = spec.tls.name or spec.name or spec.host
             name.encode("idna")  # raises UnicodeError, where uvloop would fall silent
             options = {"ssl": plane.client_context(spec.tls), "server_hostname": name}
         async with asyncio.timeout(seconds):
@@ -38,13 +40,19 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
                 _, protocol = await plane.loop.create_connection(upstream, spec.host, spec.port, **options)
     except TimeoutError:
         endpoint.failed("timeout")
+        pool.connect_failed(endpoint, monotonic(), is_timeout=True)
         return Failure.CONNECT_TIMEOUT
     except (ssl.SSLError, ValueError):  # the other one: a name that no certificate can have
         endpoint.failed("tls")
+        pool.connect_failed(endpoint, monotonic(), is_timeout=False)
         return Failure.TLS_FAILED
     except OSError as error:
         if error.errno in _EXHAUSTED:
             return Failure.NO_DESCRIPTORS
         endpoint.failed("connect")
+        pool.connect_failed(endpoint, monotonic(), is_timeout=False)
         return Failure.CONNECT_FAILED
+    endpoint.connect_timeouts = 0
+    if endpoint.standing is Standing.UNREACHABLE:
+        pool.happened(endpoint, Event.CONNECTED, monotonic())
     return cast(Upstream, protocol)

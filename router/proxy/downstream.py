@@ -219,7 +219,7 @@ class Downstream:
         elif body.done:
             self._body = None
             self.partial += body.rest
-            self.arm(exchange.lane.pool.first_byte)
+            self.arm(exchange.lane.pool.waits)
             exchange.request_body(piece, trailers_of(body), done=True)
         else:
             self._await_body(len(data))

@@ -6,28 +6,35 @@ The way is one direction: ``start`` → head sent → ``respond`` → ``more`` �
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from router.proxy.connect import connect
+from router.core.hashing import UserKey
+from router.proxy.attempts import (
+    IDEMPOTENT,
+    connect_to,
+    dispatch,
+    enqueue,
+    is_sent_again,
+    is_tried_again,
+    note_failure,
+    shed,
+    survives,
+)
+from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import add_anonymous_cookie
 from router.proxy.framing import chunk, last_chunk
 from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
-from router.proxy.pool import Endpoint
 from router.proxy.upgrade import UPGRADE_LINES
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
-    from router.proxy.plane import Lane
+    from router.proxy.lane import Lane
 
-_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-"""RFC 9110 §9.2.2."""
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
-CONNECT_ATTEMPTS: Final = 3
 _SHORT_HEAD: Final = 16 * 1024
 
 
@@ -35,19 +42,27 @@ class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_attempts", "_chunks_request", "_connecting", "_head", "_is_chunked", "_outgoing", "_retried",
-        "_status", "client", "downstream", "endpoint", "is_finished", "is_request_complete", "is_request_sent",
-        "is_tunnel", "lane", "minted", "received", "request_id", "sent", "sent_at", "start", "started", "upstream",
-        "websocket_key",
+        "_chunks_request", "_head", "_is_chunked", "_outgoing", "_status", "client", "downstream", "endpoint",
+        "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
+        "is_request_sent", "is_tunnel", "kept", "key", "lane", "minted", "received", "request_id", "sent", "sent_at",
+        "start", "started", "tried", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
-        self, downstream: Downstream, lane: Lane, head: RequestHead, client: bytes, started: float, minted: bytes
+        self,
+        downstream: Downstream,
+        lane: Lane,
+        head: RequestHead,
+        key: UserKey | None,
+        client: bytes,
+        started: float,
+        minted: bytes,
     ) -> None:
         self.downstream = downstream
         self.lane = lane
         self.start = head.start
         self.request_id = head.request_id
+        self.key = key
         self.minted = minted
         """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
         self.client = client
@@ -67,11 +82,17 @@ class Exchange:
         self._head = b"\r\n".join(head.lines)
         self._chunks_request = head.chunked
         self._outgoing: list[bytes] | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._attempts = 0
-        self._retried = False
         self._status = 0
         self._is_chunked = False
+        self.kept: bytes | None = None
+        """All that was sent, while it may have to be sent again."""
+        self.tried: list[Endpoint] = []
+        """Endpoints that have failed this request."""
+        self.has_met_stale = False
+        self.has_interim = False
+        self.is_queued = False
+        self.head_due = 0.0
+        """When the last try has to be answered; 0 before the first retry."""
 
     def __repr__(self) -> str:
         return f"<Exchange {self.start.line!r} ring={self.lane.ring} status={self._status}>"
@@ -87,24 +108,51 @@ class Exchange:
         data = self._head
         if first or (is_complete and self._chunks_request):
             data += self._body(first, is_complete, trailers)
-        endpoint = lane.pool.pick(self.downstream.plane.choose)
-        if endpoint is None:
-            self.fail(Failure.NO_ENDPOINT)
+        pool = lane.pool
+        pool.begun += 1
+        if is_complete or len(data) <= pool.retries.replay_bytes:
+            self.kept = data
+        endpoint = None
+        if not pool.is_limited or not pool.is_full:
+            endpoint = pool.pick(self.downstream.plane.choose, self.key)
+        if endpoint is None or (lane.is_closed and not pool.usable):
+            self._wait(data)
             return
         self.endpoint = endpoint
-        upstream = endpoint.reserve.borrow()
+        reserve = endpoint.reserve
+        upstream = reserve.borrow() if self.start.method in IDEMPOTENT else reserve.borrow_silent()
         if upstream is None:
             self._outgoing = [data]
-            self._connect(endpoint)
+            connect_to(self, endpoint)
         else:
             self.upstream = upstream
             self.is_request_sent = is_complete
             upstream.begin(self, endpoint, data)
+        if lane.mirror is not None and is_complete:
+            lane.mirror.copy(self, data)
 
-    def _send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
+    def _wait(self, data: bytes) -> None:
+        """Nowhere to go, or no room."""
+        pool = self.lane.pool
+        if pool.is_limited and pool.usable:
+            self._outgoing = [data]
+            enqueue(self)
+        else:
+            self.fail(Failure.NO_ENDPOINT)
+
+    def leave_queue(self, endpoint: Endpoint) -> None:
+        """Its turn has come."""
+        self.is_queued = False
+        downstream = self.downstream
+        self.sent_at = monotonic()
+        downstream.arm(self.lane.pool.waits if self.is_request_complete else downstream.plane.listener.body_timeout)
+        dispatch(self, endpoint)
+
+    def send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
         """Send what waited for a connection."""
         data = b"".join(self._outgoing or ())
         self._outgoing = None
+        self.endpoint = endpoint
         self.upstream = upstream
         self.is_request_sent = self.is_request_complete
         self.sent_at = monotonic()
@@ -112,6 +160,30 @@ class Exchange:
         upstream.begin(self, endpoint, data)
         if self.downstream.is_write_paused:
             upstream.pause_reading()
+
+    def hold_again(self) -> None:
+        """What was sent is to be sent once more."""
+        self.lane.meter.retries += 1
+        self._drop_upstream()
+        self._outgoing = [self.kept or b""]
+
+    def change_lane(self, lane: Lane) -> None:
+        """Nothing was sent, and another version is to have it."""
+        before, self.lane = self.lane, lane
+        before.decided -= 1
+        before.meter.left()
+        lane.decided += 1
+        lane.meter.in_flight += 1
+        lane.pool.begun += 1
+        self.tried = []
+        is_old = self.start.is_http10
+        said = before.old_request_lines if is_old else before.request_lines
+        says = lane.old_request_lines if is_old else lane.request_lines
+        self._head = self._head.replace(said, says, 1)
+        if self._outgoing:
+            self._outgoing[0] = self._outgoing[0].replace(said, says, 1)
+        if self.kept is not None:
+            self.kept = self.kept.replace(said, says, 1)
 
     def may_be_unsent(self) -> bool:
         """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
@@ -121,6 +193,9 @@ class Exchange:
         """More of the request body, already without its framing; ``trailers`` come with its end."""
         self.is_request_complete = done
         data = self._body(piece, done, trailers)
+        if self.kept is not None:
+            fits = len(self.kept) + len(data) <= self.lane.pool.retries.replay_bytes
+            self.kept = self.kept + data if fits else None
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
@@ -129,6 +204,8 @@ class Exchange:
             if done:
                 self.is_request_sent = True
                 self.sent_at = monotonic()
+        if done and self.lane.mirror is not None and self.kept is not None:
+            self.lane.mirror.copy(self, self.kept)
 
     def _body(self, piece: bytes, done: bool, trailers: bytes = b"") -> bytes:
         self.received += len(piece)
@@ -143,71 +220,28 @@ class Exchange:
     def resume_upload(self) -> None:
         self.downstream.release_reading()
 
-    # -- a connection, when none was warm ------------------------------------------------------------------------------
-
-    def _connect(self, endpoint: Endpoint) -> None:
-        self._attempts += 1
-        self._connecting = self.downstream.plane.spawn(
-            self._connected(endpoint), name=f"connect {endpoint.spec.address}"
-        )
-
-    async def _connected(self, endpoint: Endpoint) -> None:
-        plane = self.downstream.plane
-        made = await connect(plane, endpoint, self.lane.pool.connect_timeout)
-        if isinstance(made, Upstream):
-            if self.is_finished:
-                made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
-                made.rest_in_pool()
-                return
-            self._send_held(made, endpoint)
-            return
-        if self.is_finished:
-            return
-        # Nothing was sent, so any method may go to another endpoint of the same version.
-        other = self.lane.pool.pick(plane.choose, avoid=endpoint)
-        if other is None or other is endpoint or self._attempts >= CONNECT_ATTEMPTS:
-            self.fail(made)
-            return
-        self.endpoint = other
-        warm = other.reserve.borrow()
-        if warm is None:
-            self._connect(other)
-        else:
-            self._send_held(warm, other)
-
-    def upstream_lost(self, kind: str) -> None:
+    def upstream_lost(self, upstream: Upstream, kind: str) -> None:
         """The endpoint's connection ended before the response did. ``kind`` is ``reset`` or ``protocol``."""
-        upstream, self.upstream = self.upstream, None
+        self.upstream = None
         endpoint = self.endpoint
         if self.is_finished or endpoint is None:
             return
         if self.is_tunnel:
             self.end_tunnel()
             return
-        was_reused = upstream is not None and upstream.uses > 1
-        if (
-            kind == "reset"
-            and was_reused
-            and self._status == 0
-            and not self._retried
-            and self.received == 0
-            and not self._chunks_request
-            and self.is_request_complete
-            and self.start.method in _IDEMPOTENT
-        ):
-            # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one.
-            self._retried = True
-            self.lane.meter.retries += 1
-            self._outgoing = [self._head]
-            self._connect(endpoint)
+        if kind == "reset" and self._status == 0 and survives(self, upstream):
             return
+        now = monotonic()
         endpoint.failed(kind)
+        endpoint.pool.strike(endpoint, now)
+        note_failure(self, now)
         self.fail(Failure.UPSTREAM_RESET if kind == "reset" else Failure.UPSTREAM_PROTOCOL)
 
     # -- the response --------------------------------------------------------------------------------------------------
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx head: passed on to clients that can read one (RFC 9110 §15.2)."""
+        self.has_interim = True
         replace_field(head.lines, b"content-length", None)  # RFC 9110 §8.6
         if not self.downstream.is_http10:
             self.downstream.transport.write(b"\r\n".join((*head.lines, b"", b"")))
@@ -246,8 +280,15 @@ class Exchange:
     def respond(self, head: ResponseHead, piece: bytes, trailers: bytes, done: bool) -> None:
         """The response head with the first body bytes: one write."""
         downstream, lane = self.downstream, self.lane
-        self._status = status = head.status
+        status = head.status
         now = monotonic()
+        endpoint = self.endpoint
+        if status >= 400:
+            if is_sent_again(self, status, now):
+                return
+        elif endpoint is not None and endpoint.errors:
+            endpoint.errors = 0
+        self._status = status
         lane.meter.answered(now - self.sent_at)
         lines = head.lines
         if self.minted and lane.anonymous_cookie is not None:
@@ -314,7 +355,7 @@ class Exchange:
     def resume_response(self) -> None:
         """The client reads again: from here on it is the endpoint that is waited for."""
         listener, pool = self.downstream.plane.listener, self.lane.pool
-        waits = pool.between_bytes if self._status else pool.first_byte
+        waits = pool.between_bytes if self._status else pool.waits
         self.downstream.arm(listener.tunnel_timeout if self.is_tunnel else waits)
         if self.upstream is not None:
             self.upstream.resume_reading()
@@ -355,13 +396,20 @@ class Exchange:
             self.end_tunnel()
         elif is_last:
             self.fail(Failure.DEADLINE)
+        elif self.is_queued:
+            shed(self, "queue_time")
         elif not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
             self.fail(Failure.REQUEST_TIMEOUT)
         elif self.downstream.is_write_paused:
             self.fail(Failure.SLOW_READER)
         else:
-            if self.endpoint is not None:
-                self.endpoint.failed("timeout")
+            now, endpoint = monotonic(), self.endpoint
+            if endpoint is not None and self._status == 0 and is_tried_again(self, now):
+                return
+            if endpoint is not None:
+                endpoint.failed("timeout")
+                endpoint.pool.strike(endpoint, now)
+            note_failure(self, now)
             self.fail(Failure.UPSTREAM_TIMEOUT)
 
     def client_gone(self) -> None:

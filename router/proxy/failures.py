@@ -68,7 +68,8 @@ class Failure(Enum):
     TLS_FAILED = Answer(502, "tls_failed", "The backend could not be trusted.", retryable=True)
     UPSTREAM_RESET = Answer(502, "upstream_reset", "The backend closed the connection before it answered.")
     UPSTREAM_PROTOCOL = Answer(502, "upstream_protocol", "The backend sent an answer that is not valid HTTP.")
-    NO_ENDPOINT = Answer(503, "no_endpoint", "No backend is available.", retryable=True)
+    NO_ENDPOINT = Answer(503, "no_endpoint", "No backend is available.", retryable=True, line=b"Retry-After: 5")
+    OVERLOADED = Answer(503, "overloaded", "The backends have too much to do.", retryable=True, line=b"Retry-After: 1")
     NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.", retryable=True)
     TOO_MANY_CONNECTIONS = Answer(
         503, "too_many_connections", "The router has too many connections.", closes=True, retryable=True

@@ -33,6 +33,8 @@ _HOP_BY_HOP: Final = {
     # Ours alone: a client must not tell the backend which ring it is in, nor a backend the client.
     b"x-ring": DROP,
     b"x-ring-version": DROP,
+    b"x-ring-reason": DROP,
+    b"x-ring-mirror": DROP,
     b"connection": CONNECTION,
     b"content-length": LENGTH,
     b"transfer-encoding": CODING,
@@ -57,7 +59,7 @@ RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"date": DATE}
 
 _UNSTRIPPABLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization", b"set-cookie", b"x-ring",
-     b"x-ring-version", b"x-request-id", b"forwarded", b"via", b"date"}
+     b"x-ring-version", b"x-ring-reason", b"x-ring-mirror", b"x-request-id", b"forwarded", b"via", b"date"}
 )  # fmt: skip
 
 

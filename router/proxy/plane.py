@@ -14,69 +14,39 @@ import ssl
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from random import Random
-from time import time
+from time import monotonic, time
 from typing import Any, Final
 
-from router.core.snapshot import Decision, Service, Snapshot
+from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec
+from router.core.standing import Event, Standing
 from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
+from router.proxy.endpoint import Endpoint, Reserve
 from router.proxy.failures import Failure
 from router.proxy.heads import RequestReader
-from router.proxy.pool import Endpoint, Reserve, VersionPool
+from router.proxy.lane import MIRROR_LINE, Lane
+from router.proxy.mirror import Mirror
+from router.proxy.pool import VersionPool
+from router.proxy.recovery import Recovery
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
-from router.telemetry.access_log import AccessLog, json_lane
-from router.telemetry.counters import EndpointCounters, EndpointKey, RingKey, WorkerCounters, read_meters
+from router.telemetry.access_log import AccessLog
+from router.telemetry.counters import (
+    EndpointCounters,
+    EndpointKey,
+    RingKey,
+    VersionCounters,
+    VersionKey,
+    WorkerCounters,
+    read_meters,
+)
 from router.telemetry.meters import RingMeter
 
-_VIA: Final = b"\r\nVia: 1.1 ring-router"
-_OLD_VIA: Final = b"\r\nVia: 1.0 ring-router"
+_STATES: Final = {standing: {standing.value: 1} for standing in Standing}
 RESERVED_DESCRIPTORS: Final = 64
 """Of a worker: listeners, log, channel to control, and what libraries open for a moment."""
-
-
-class Lane:
-    """Everything a request needs once its decision is made, ready as bytes. One per decision of a service."""
-
-    __slots__ = (
-        "anonymous_cookie", "body_bytes", "decided", "error_pages", "host", "json", "meter", "old_request_lines",
-        "pool", "reason", "request_lines", "response_lines", "ring", "service", "version", "words",
-    )  # fmt: skip
-
-    def __init__(
-        self, service: Service, decision: Decision, pool: VersionPool, meter: RingMeter, listener: ListenerSpec
-    ) -> None:
-        self.service = service.spec.name
-        self.ring = decision.ring
-        self.version = decision.version
-        self.reason = decision.reason.value
-        self.words = f' "-" "-" {self.ring} {self.version} {self.reason}\n'.encode()
-        self.json = json_lane(self.service, self.ring, self.version, self.reason)
-        self.pool = pool
-        self.meter = meter
-        self.decided = 0
-        """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
-        self.anonymous_cookie = service.anonymous_cookie
-        first = pool.endpoints[0].spec
-        self.host = b"localhost" if first.path else first.address.encode()
-        """What a client of HTTP/1.0 that names no host is taken to have asked for."""
-        limit = service.spec.body_bytes
-        self.body_bytes = listener.limits.body_bytes if limit is None else limit
-        """Of a request, at the most; 0 for no limit."""
-        self.error_pages = service.spec.error_pages
-        said = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
-        via = b"" if listener.via == "off" else _VIA
-        self.request_lines = said + via
-        """Field lines with CRLF between them and none at the end."""
-        self.old_request_lines = self.request_lines.replace(_VIA, _OLD_VIA)
-        """The same, for what came as HTTP/1.0 (RFC 9110 §7.6.3)."""
-        lines = [said] if service.spec.response_headers else []
-        if listener.via == "both":
-            lines.append(_VIA.strip())
-        self.response_lines = b"\r\n".join(lines)
-        """Likewise; empty if nothing is said."""
 
 
 class DataPlane:
@@ -90,6 +60,7 @@ class DataPlane:
         self.wheel = Wheel(loop)
         self._meters: dict[RingKey, RingMeter] = {}
         self._endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
+        self._version_counters: dict[VersionKey, VersionCounters] = {}
         self._router_answers: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         self.tunnels = 0
@@ -105,7 +76,11 @@ class DataPlane:
         self._random = Random()
         self._chance = Random().random
         self._endpoints: dict[EndpointKey, Endpoint] = {}
-        self._reserves: dict[EndpointSpec, Reserve] = {}
+        self._reserves: dict[Target, Reserve] = {}
+        self._pools: dict[VersionKey, VersionPool] = {}
+        self._outward: dict[tuple[str, str, str], Lane] = {}
+        """Service, ring and version → the lane of those who fell outward; of this snapshot."""
+        self.recovery = Recovery(self)
         self._connections: set[Downstream] = set()
         self._refused: set[Downstream] = set()
         """Turned away, and not gone yet."""
@@ -134,19 +109,25 @@ class DataPlane:
         snapshot = Snapshot(spec)
         self.listener = listener = spec.listener
         endpoints: dict[EndpointKey, Endpoint] = {}
+        pools: dict[VersionKey, VersionPool] = {}
+        for service in snapshot.services:
+            self._update_pools(service, endpoints, pools)
+        self._count_decisions()
+        for key in self._pools.keys() - pools.keys():
+            self._pools[key].retire()
+        self._pools = pools
+        self._outward = {}
         lanes = []
         for service in snapshot.services:
-            pools = self._pools(service, endpoints)
-            lanes.append([self._lane(service, decision, pools) for decision in service.decisions])
+            mirrors = self._mirrors(service)
+            lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
         trusted = tuple(listener.trusted_proxies)
-        for key, endpoint in self._endpoints.items():
-            if key not in endpoints:
-                endpoint.counters.active = endpoint.counters.idle = 0
-        self._count_decisions()
+        for gone in self._endpoints.keys() - endpoints.keys():
+            del self._endpoint_counters[gone]  # addresses come and go, and a list of all of them only grows
         self._endpoints = endpoints
-        named = {endpoint.spec for endpoint in endpoints.values()}
-        for spec_left in self._reserves.keys() - named:
-            self._reserves.pop(spec_left).close()
+        named = {target(endpoint.spec) for endpoint in endpoints.values()}
+        for left in self._reserves.keys() - named:
+            self._reserves.pop(left).close()
         self.snapshot, self.lanes = snapshot, lanes
         reader = self.reader
         if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
@@ -156,7 +137,7 @@ class DataPlane:
         for number, one in enumerate(listener.sockets):
             self.door(number).update(one)
         self._most = most_connections(listener.limits.connections, self._workers)
-        kept = {endpoint.tls for endpoint in named if endpoint.tls is not None}
+        kept = {one.spec.tls for one in endpoints.values() if one.spec.tls is not None}
         self._contexts = {key: context for key, context in self._contexts.items() if key in kept}
         if trusted != self._trusted:
             self._trusted = trusted
@@ -164,24 +145,76 @@ class DataPlane:
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
 
-    def _pools(self, service: Service, endpoints: dict[EndpointKey, Endpoint]) -> dict[str, VersionPool]:
-        pools = {}
+    def _update_pools(
+        self, service: Service, endpoints: dict[EndpointKey, Endpoint], pools: dict[VersionKey, VersionPool]
+    ) -> None:
+        now = monotonic()
+        name = service.spec.name
         for version in service.spec.versions:
+            pool_key = (name, version.name)
+            pool = self._pools.get(pool_key)
+            if pool is None:
+                counters = self._version_counters.setdefault(pool_key, VersionCounters())
+                pool = VersionPool(pool_key, counters, self.recovery.watch, self._has_room)
             members = []
             for spec in version.endpoints:
-                key = (service.spec.name, version.name, spec.address)
+                key = (name, version.name, spec.address)
                 endpoint = self._endpoints.get(key)
-                if endpoint is None or endpoint.spec != spec:
-                    counters = self._endpoint_counters.setdefault(key, EndpointCounters())
-                    endpoint = Endpoint(spec, counters, self._reserves.setdefault(spec, Reserve()))
+                if endpoint is None or target(endpoint.spec) != target(spec):
+                    endpoint = Endpoint(
+                        spec,
+                        self._endpoint_counters.setdefault(key, EndpointCounters()),
+                        self._reserves.setdefault(target(spec), Reserve()),
+                        pool,
+                    )
+                endpoint.spec, endpoint.weight = spec, spec.weight
+                was_out = endpoint.is_down or endpoint.is_drained
+                endpoint.is_down = spec.address in version.down
+                endpoint.is_drained = spec.address in version.drained
+                if was_out and not endpoint.is_down and not endpoint.is_drained:
+                    pool.happened(endpoint, Event.RECOVERED, now)
                 endpoints[key] = endpoint
                 members.append(endpoint)
-            pools[version.name] = VersionPool(tuple(members), service.spec.timeouts)
-        return pools
+            pool.update(tuple(members), service.spec, self._workers, now)
+            pools[pool_key] = pool
 
-    def _lane(self, service: Service, decision: Decision, pools: dict[str, VersionPool]) -> Lane:
-        meter = self.meter((service.spec.name, decision.ring, decision.version))
-        return Lane(service, decision, pools[decision.version], meter, self.listener)
+    def _has_room(self, pool: VersionPool) -> None:
+        self.loop.call_soon(pool.wake, self.choose)
+
+    def _mirrors(self, service: Service) -> dict[str, Mirror]:
+        """Ring → where its requests are copied to."""
+        found = {}
+        for ring in service.spec.rings:
+            if ring.mirror is not None:
+                version = ring.mirror.version
+                decision = Decision(-1, ring.name, version, Reason.DEFAULT)
+                pool = self._pools[service.spec.name, version]
+                lane = Lane(service, decision, pool, RingMeter(), self.listener, (), MIRROR_LINE)
+                found[ring.name] = Mirror(self, ring.mirror, lane)
+        return found
+
+    def _lane(self, service: Service, decision: Decision, mirrors: dict[str, Mirror]) -> Lane:
+        name = service.spec.name
+        meter = self.meter((name, decision.ring, decision.version))
+        pool = self._pools[name, decision.version]
+        lane = Lane(service, decision, pool, meter, self.listener, outward(service.spec, decision.ring))
+        lane.mirror = mirrors.get(decision.ring)
+        return lane
+
+    def lane_outward(self, lane: Lane, version: str) -> Lane:
+        """The lane of a ring's users who fall outward to this version, which is one of ``lane.outer``."""
+        key = (lane.service, lane.ring, version)
+        found = self._outward.get(key)
+        if found is None:
+            snapshot = self.snapshot
+            assert snapshot is not None
+            service = next(one for one in snapshot.services if one.spec.name == lane.service)
+            meter = self.meter((lane.service, lane.ring, version))
+            decision = Decision(-1, lane.ring, version, Reason.FALLBACK)
+            outer = lane.outer[lane.outer.index(version) + 1 :]
+            found = Lane(service, decision, self._pools[lane.service, version], meter, self.listener, outer)
+            self._outward[key] = found
+        return found
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -257,6 +290,10 @@ class DataPlane:
             self._date = b"Date: " + formatdate(now, usegmt=True).encode()
         return self._date
 
+    def now(self) -> float:
+        """The clock of deadlines."""
+        return monotonic()
+
     def choose(self, count: int) -> int:
         """A random number below ``count``; randrange takes six times as long."""
         return int(self._chance() * count)
@@ -288,6 +325,9 @@ class DataPlane:
                 if lane.decided:
                     lane.meter.decided(lane.reason, lane.decided)
                     lane.decided = 0
+        for lane in self._outward.values():
+            lane.meter.decided(lane.reason, lane.decided)
+            lane.decided = 0
 
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
@@ -297,9 +337,13 @@ class DataPlane:
         for endpoint in self._endpoints.values():
             endpoint.counters.active = endpoint.active
             endpoint.counters.idle = len(endpoint.reserve.idle)
+            endpoint.counters.states = _STATES[endpoint.standing]
+        for pool in self._pools.values():
+            pool.count()
         return WorkerCounters(
             rings=read_meters(self._meters, whole=whole),
             endpoints=self._endpoint_counters,
+            versions={key: counters for key, counters in self._version_counters.items() if counters.has_news},
             connections=len(self._connections),
             router_answers=self._router_answers,
             failures=self._failures,
@@ -322,10 +366,20 @@ class DataPlane:
     def close(self) -> None:
         """Break off what is left."""
         self.wheel.stop()
+        self.recovery.stop()
         for downstream in (*self._connections, *self._refused):
             downstream.transport.abort()
         for reserve in self._reserves.values():
             reserve.close()
+
+
+Target = tuple[str, ClientTlsSpec | None, str]
+"""What a connection leads to: address, how it is spoken to, and whom the certificate has to name."""
+
+
+def target(spec: EndpointSpec) -> Target:
+    """Endpoints with the same one share their idle connections, whatever their weights."""
+    return spec.address, spec.tls, spec.name if spec.tls is not None else ""
 
 
 def most_connections(asked: int, workers: int) -> int:

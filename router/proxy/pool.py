@@ -1,95 +1,349 @@
-"""Connections to endpoints, kept for the next request. Lending and taking back cost the same however many there are."""
+"""The endpoints of a version: which one takes a request, and whether the version is well enough to get any.
+
+Whatever can be worked out when an endpoint's standing changes is worked out then, in ``refresh``; a request looks at
+ready-made turns. Time and chance are arguments.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from router.core.spec import EndpointSpec, TimeoutsSpec
-from router.telemetry.counters import EndpointCounters
+from router.core.shares import affinity, points, turns
+from router.core.spec import ServiceSpec
+from router.core.standing import TRANSITIONS, Event, Standing
+from router.proxy.breaker import Breaker
+from router.proxy.budget import Budget
+from router.proxy.endpoint import Endpoint
+from router.proxy.wheel import NEVER
+from router.telemetry.counters import VersionCounters
 
 if TYPE_CHECKING:
-    from router.proxy.upstream import Upstream
+    from router.proxy.exchange import Exchange
 
-IDLE_SECONDS: Final = 4.0
-"""How long an idle connection is kept: below the 5 s at which common backends close theirs, like linkerd's 3 s."""
-
-
-class Reserve:
-    """The idle connections to one address, last in, first out; shared by all services and versions that have it there.
-
-    A connection belongs to nobody between two requests, and a thousand services in front of one backend need no more of
-    them than one does.
-    """
-
-    __slots__ = ("idle", "is_closed")
-
-    def __init__(self) -> None:
-        self.idle: list[Upstream] = []
-        self.is_closed = False
-
-    def borrow(self) -> Upstream | None:
-        """A warm connection, or None when a new one has to be made."""
-        while self.idle:
-            upstream = self.idle.pop()
-            if not upstream.is_closed:
-                return upstream
-        return None
-
-    def close(self) -> None:
-        """No snapshot names this address any more: close what is idle, let what is in use finish."""
-        self.is_closed = True
-        idle, self.idle = self.idle, []
-        for upstream in idle:
-            upstream.close()
-
-
-class Endpoint:
-    """One address of one version of one service."""
-
-    __slots__ = ("active", "address", "counters", "reserve", "spec")
-
-    def __init__(self, spec: EndpointSpec, counters: EndpointCounters, reserve: Reserve) -> None:
-        self.spec = spec
-        self.address = spec.address.encode()
-        self.counters = counters
-        self.reserve = reserve
-        self.active = 0
-
-    def __repr__(self) -> str:
-        return f"<Endpoint {self.spec.address} active={self.active} idle={len(self.reserve.idle)}>"
-
-    def failed(self, kind: str) -> None:
-        self.counters.failures[kind] = self.counters.failures.get(kind, 0) + 1
+Choose = Callable[[int], int]
+"""A random int below the given one."""
+TRIES: Final = 4
+"""Of finding an endpoint by its turn that has room and is warm, before all are looked at."""
+WALK: Final = 64
+"""Points on the ring that a user goes on for an endpoint that is usable."""
+FORGIVEN_SECONDS: Final = 60.0
+"""Of being well, for one ejection."""
+CONNECT_TIMEOUTS: Final = 2
+"""In a row make an endpoint unreachable; a refusal does at once."""
+COMPARED_SECONDS: Final = 10.0
+COMPARED_REQUESTS: Final = 50
+MUCH_WORSE: Final = 4.0
+BAD_SHARE: Final = 0.1
+"""An endpoint that fails a tenth of its requests, and four times as often as its siblings, is ejected."""
 
 
 class VersionPool:
-    """The endpoints of one version of one service."""
+    """One version of one service in this worker."""
 
-    __slots__ = ("between_bytes", "connect_timeout", "endpoints", "first_byte")
+    __slots__ = (
+        "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_is_special", "_now", "_on_room",
+        "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_turn", "_turns",
+        "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "counters", "endpoints",
+        "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries", "usable", "waiting",
+        "waits", "well_at",
+    )  # fmt: skip
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], timeouts: TimeoutsSpec) -> None:
+    def __init__(
+        self,
+        key: tuple[str, str],
+        counters: VersionCounters,
+        on_trouble: Callable[[VersionPool], None],
+        on_room: Callable[[VersionPool], None],
+    ) -> None:
+        self.key = key
+        """Service and version."""
+        self.counters = counters
+        self._on_trouble = on_trouble
+        """Called when there may be something to wait for: see ``tend``."""
+        self._on_room = on_room
+        """Called when one of those who wait may go on: see ``wake``."""
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.usable: tuple[Endpoint, ...] = ()
+        self.is_well = True
+        """Whether rings send their users here; falls at once, rises when it has been well for a while."""
+        self.well_at = 0.0
+        """When it may be called well again; NEVER while nothing is usable."""
+        self.begun = 0
+        """Requests that came."""
+        self.in_flight = 0
+        self.waiting: deque[Exchange] = deque()
+        self._turns: list[Endpoint] = []
+        self._turn = 0
+        self._points: list[int] = []
+        self._owners: list[Endpoint] = []
+        self._compared_at = 0.0
+        self._now = 0.0
+        """When time was last let pass."""
+
+    def __repr__(self) -> str:
+        service, version = self.key
+        return f"<VersionPool {service} {version} well={self.is_well} usable={len(self.usable)}/{len(self.endpoints)}>"
+
+    def update(self, endpoints: tuple[Endpoint, ...], spec: ServiceSpec, workers: int, now: float) -> None:
+        """Endpoints and rules of a new snapshot."""
+        is_first = not self.endpoints
+        for endpoint in self.endpoints:
+            endpoint.is_retired = True
+        for endpoint in endpoints:
+            endpoint.is_retired = False
         self.endpoints = endpoints
+        timeouts, retries, overload = spec.timeouts, spec.retries, spec.overload
         self.connect_timeout = timeouts.connect
         self.first_byte = timeouts.first_byte
         self.between_bytes = timeouts.between_bytes
+        self.waits = min(timeouts.first_byte, retries.per_try or NEVER)
+        """For the head of a response, until something has to be done."""
+        self.connections = spec.connections
+        self.retries = retries
+        self._outliers = spec.outliers
+        self._balance = spec.balance
+        self._return_after = spec.return_after
+        self._in_flight_cap = -(-overload.in_flight // workers)
+        self._endpoint_cap = -(-overload.endpoint_in_flight // workers)
+        self.is_limited = self._in_flight_cap > 0 or self._endpoint_cap > 0
+        self._queue = overload.queue
+        self.queue_seconds = overload.queue_seconds
+        self._affine = spec.balance.kind == "affinity"
+        if is_first:
+            self.breaker, self.budget = Breaker(spec.breaker), Budget(retries.budget_basis_points)
+        else:
+            self.breaker.spec = spec.breaker
+            self.budget.share = retries.budget_basis_points / 10_000
+        if self._affine:
+            names = [endpoint.address for endpoint in endpoints]
+            self._points, owners = points(names, [max(1, endpoint.weight) for endpoint in endpoints])
+            self._owners = [endpoints[index] for index in owners]
+        self.refresh(now)
+        if is_first and self.usable:
+            self.is_well, self.well_at = True, 0.0
 
-    def pick(self, choose: Callable[[int], int], avoid: Endpoint | None = None) -> Endpoint | None:
-        """The less busy of two random endpoints (Mitzenmacher 2001); ``choose(n)`` is a random int below n.
+    # -- the choice ----------------------------------------------------------------------------------------------------
 
-        ``avoid`` is the endpoint that just failed this request; it is taken again only if it is the only one.
+    def pick(self, choose: Choose, key: bytes | None) -> Endpoint | None:
+        """Where a request goes: by default the less busy of two random endpoints (Mitzenmacher 2001).
+
+        None when there is nowhere, or nowhere with room (``is_limited``). ``key`` is the user's, for affinity.
         """
-        endpoints = self.endpoints
-        count = len(endpoints)
-        if count <= 1:
-            return endpoints[0] if count else None
-        if avoid is not None:
-            others = tuple(e for e in endpoints if e is not avoid)
-            if others:
-                endpoints, count = others, len(others)
-        if count == 1:
-            return endpoints[0]
-        first = choose(count)
-        second = (first + 1 + choose(count - 1)) % count
-        one, other = endpoints[first], endpoints[second]
-        return one if one.active <= other.active else other
+        if self._is_special:
+            return self._special(choose, key)
+        ready = self._turns
+        count = len(ready)
+        if count > 1:
+            first = choose(count)
+            one, other = ready[first], ready[(first + 1 + choose(count - 1)) % count]
+            return one if one.active * other.weight <= other.active * one.weight else other
+        return ready[0] if count else self._last_resort(choose)
+
+    def _special(self, choose: Choose, key: bytes | None) -> Endpoint | None:
+        """The same with whatever else there is to think of."""
+        ready = self._turns
+        count = len(ready)
+        if not count:
+            return self._last_resort(choose)
+        if self._affine and key is not None:
+            at = bisect_left(self._points, affinity(key))
+            for step in range(WALK):
+                endpoint = self._owners[(at + step) % len(self._owners)]
+                if endpoint.is_usable and self._has_room(endpoint):
+                    return endpoint
+        for _ in range(TRIES):
+            if self._balance.kind == "round_robin":
+                self._turn = (self._turn + 1) % count
+                endpoint = ready[self._turn]
+            else:
+                endpoint, other = ready[choose(count)], ready[choose(count)]
+                if other.active * endpoint.weight < endpoint.active * other.weight:
+                    endpoint = other
+            if self._has_room(endpoint) and (
+                endpoint.standing is not Standing.WARMING or choose(1000) < self._warmth(endpoint)
+            ):
+                return endpoint
+        return next((endpoint for endpoint in self.usable if self._has_room(endpoint)), None)
+
+    def _has_room(self, endpoint: Endpoint) -> bool:
+        return not self._endpoint_cap or endpoint.active < self._endpoint_cap
+
+    def _warmth(self, endpoint: Endpoint) -> int:
+        """Its part of a full share, in thousandths; at least a tenth, or it would never warm up."""
+        left = endpoint.until - self._now
+        return max(100, int(1000 * (1 - left / self._balance.slow_start)))
+
+    def _last_resort(self, choose: Choose) -> Endpoint | None:
+        """Nothing is usable: rather one that may be wrongly accused than none; a drained one never."""
+        left = [e for e in self.endpoints if not e.is_drained and e.weight > 0]
+        left = [e for e in left if e.standing is not Standing.UNREACHABLE] or left
+        left = [e for e in left if self._has_room(e)]
+        return left[choose(len(left))] if left else None
+
+    def other(self, choose: Choose, tried: list[Endpoint]) -> Endpoint | None:
+        """Another one than those that have failed a request."""
+        left = [e for e in self.usable if e not in tried and self._has_room(e)]
+        return left[choose(len(left))] if left else None
+
+    # -- too much to do ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self.waiting) or 0 < self._in_flight_cap <= self.in_flight
+
+    def queue(self, exchange: Exchange) -> bool:
+        """Let a request wait for its turn; False when too many do."""
+        if len(self.waiting) >= self._queue:
+            return False
+        self.waiting.append(exchange)
+        return True
+
+    def made_room(self) -> None:
+        """A request or an attempt to connect has ended."""
+        if self.waiting:
+            self._on_room(self)
+
+    def wake(self, choose: Choose) -> None:
+        """Something has ended: whoever waits longest goes on."""
+        while self.waiting:
+            exchange = self.waiting[0]
+            if not exchange.is_finished:
+                if 0 < self._in_flight_cap <= self.in_flight:
+                    return
+                endpoint = self.pick(choose, exchange.key)
+                if endpoint is None:
+                    return
+                self.waiting.popleft()
+                exchange.leave_queue(endpoint)
+            else:
+                self.waiting.popleft()
+
+    # -- how it is -----------------------------------------------------------------------------------------------------
+
+    def happened(self, endpoint: Endpoint, event: Event, now: float) -> None:
+        """Something was learned of an endpoint."""
+        before = endpoint.standing
+        standing = endpoint.standing = TRANSITIONS[before, event]
+        if standing is before:
+            return
+        if standing is Standing.EJECTED:
+            endpoint.ejections += 1
+            endpoint.until = now + min(self._outliers.ejection * endpoint.ejections, self._outliers.max_ejection)
+        elif standing is Standing.WARMING:
+            if self._balance.slow_start > 0:
+                endpoint.until = now + self._balance.slow_start
+            else:
+                endpoint.standing = Standing.WELL
+        if endpoint.standing is Standing.WELL:
+            endpoint.until = now + FORGIVEN_SECONDS
+        if standing is Standing.EJECTED or standing is Standing.UNREACHABLE:
+            kinds = endpoint.counters.ejections
+            kinds[event.value] = kinds.get(event.value, 0) + 1
+        endpoint.errors = endpoint.connect_timeouts = 0
+        self.refresh(now)
+
+    def connect_failed(self, endpoint: Endpoint, now: float, *, is_timeout: bool) -> None:
+        """A connection could not be made."""
+        if is_timeout:
+            endpoint.connect_timeouts += 1
+            if endpoint.connect_timeouts < CONNECT_TIMEOUTS:
+                return
+        self.happened(endpoint, Event.CONNECT_FAILED, now)
+
+    def strike(self, endpoint: Endpoint, now: float) -> None:
+        """An endpoint has answered with an error, or not to the end: enough of that, and it is left alone."""
+        endpoint.errors += 1
+        endpoint.failed_answers += 1
+        limit = self._outliers.consecutive_errors
+        if 0 < limit <= endpoint.errors or self._is_much_worse(endpoint, now):
+            self._eject(endpoint, now)
+
+    def _eject(self, endpoint: Endpoint, now: float) -> None:
+        ejected = sum(1 for e in self.endpoints if e.standing is Standing.EJECTED)
+        if (ejected + 1) * 10_000 <= self._outliers.max_ejected_basis_points * len(self.endpoints):
+            self.happened(endpoint, Event.OUTLIER, now)
+
+    def _is_much_worse(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether it fails far more often than its siblings; looked at when enough is known to compare."""
+        if not self._outliers.success_rate or now - self._compared_at < COMPARED_SECONDS:
+            return False
+        begun = endpoint.begun - endpoint.seen_begun
+        share = (endpoint.failed_answers - endpoint.seen_failed) / max(1, begun)
+        siblings = [e for e in self.endpoints if e is not endpoint]
+        others = sum(e.begun - e.seen_begun for e in siblings)
+        failed = sum(e.failed_answers - e.seen_failed for e in siblings)
+        is_worse = (
+            begun >= COMPARED_REQUESTS
+            and others >= COMPARED_REQUESTS
+            and share >= BAD_SHARE
+            and share >= MUCH_WORSE * failed / others
+        )
+        self._compared_at = now
+        for one in self.endpoints:
+            one.seen_begun, one.seen_failed = one.begun, one.failed_answers
+        return is_worse
+
+    def refresh(self, now: float) -> None:
+        """Work out who takes requests, and whether the version is well."""
+        usable = tuple(endpoint for endpoint in self.endpoints if endpoint.is_usable)
+        self.usable = usable
+        self._turns = [usable[index] for index in turns([endpoint.weight for endpoint in usable])] if usable else []
+        is_warming = any(endpoint.standing is Standing.WARMING for endpoint in usable)
+        is_warming = is_warming and len(usable) > 1
+        self._is_special = self._affine or self._balance.kind == "round_robin" or self._endpoint_cap > 0 or is_warming
+        if not usable:
+            self.is_well, self.well_at = False, NEVER
+        elif self.well_at == NEVER:
+            self.well_at = now + self._return_after
+        self._on_trouble(self)
+
+    def failing(self, now: float) -> float:
+        """The part of its requests that failed lately, 0 … 1."""
+        return self.breaker.share(self.begun, now)
+
+    def trip(self, now: float) -> None:
+        """The breaker has opened: users fall outward until it has been given another chance."""
+        self.is_well = False
+        self.breaker.open(now)
+        self.counters.trips += 1
+        self._on_trouble(self)
+
+    def retire(self) -> None:
+        """No snapshot has this version any more; what is in flight finishes."""
+        for endpoint in self.endpoints:
+            endpoint.is_retired = True
+        self.endpoints = self.usable = ()
+        self.counters.sick = self.counters.open = self.counters.waiting = 0
+
+    def count(self) -> None:
+        """Set the gauges."""
+        counters = self.counters
+        counters.waiting = len(self.waiting)
+        counters.sick = 0 if self.is_well else 1
+        counters.open = 1 if not self.is_well and self.breaker.until > self._now else 0
+
+    def tend(self, now: float) -> bool:
+        """Let time pass; whether there is still something to wait for. Called ten times a second while there is."""
+        is_troubled = False
+        self._now = now
+        for endpoint in self.endpoints:
+            standing = endpoint.standing
+            if standing is Standing.EJECTED or standing is Standing.WARMING:
+                is_troubled = True
+                if endpoint.until <= now:
+                    self.happened(endpoint, Event.TIME_OVER, now)
+            elif standing is Standing.UNREACHABLE:
+                is_troubled = True
+            elif endpoint.ejections:
+                is_troubled = True
+                if endpoint.until <= now:
+                    endpoint.ejections -= 1
+                    endpoint.until = now + FORGIVEN_SECONDS
+        if not self.is_well:
+            is_troubled = True
+            if self.usable and self.well_at <= now and self.breaker.until <= now:
+                self.is_well, self.well_at = True, 0.0
+        return is_troubled

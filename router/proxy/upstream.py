@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
+from router.proxy.endpoint import Endpoint
 from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, UntilClose, trailers_of
 from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import ResponseHead, read_response
-from router.proxy.pool import IDLE_SECONDS, Endpoint
 from router.proxy.upgrade import is_accepted
 from router.proxy.wheel import NEVER, Wheel
 
@@ -36,7 +37,7 @@ class Upstream:
 
     __slots__ = (
         "_body", "_has_ended", "_interims", "_keep_alive", "_partial", "_reserve", "_wheel", "deadline", "endpoint",
-        "_spare", "exchange", "is_closed", "is_paused", "looked_at", "slot", "transport", "uses",
+        "_spare", "exchange", "is_closed", "is_paused", "looked_at", "made_at", "slot", "transport", "uses",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -47,6 +48,7 @@ class Upstream:
         self.is_closed = False
         self.is_paused = False
         self.uses = 0
+        self.made_at = monotonic()
         self.deadline = NEVER
         self.slot = -1
         self.looked_at = NEVER
@@ -71,6 +73,8 @@ class Upstream:
         self.exchange = exchange
         self.endpoint = endpoint
         endpoint.active += 1
+        endpoint.begun += 1
+        endpoint.pool.in_flight += 1
         self.uses += 1
         self.deadline = NEVER
         self._interims = 0
@@ -100,17 +104,44 @@ class Upstream:
         if self.exchange is not None:
             self.exchange = None
             self.endpoint.active -= 1
+            pool = self.endpoint.pool
+            pool.in_flight -= 1
+            if pool.waiting:
+                pool.made_room()
         self._drop_spare()
 
     def rest_in_pool(self) -> None:
         """Wait for the next request, unless nobody will ever ask."""
-        if self._reserve.is_closed or self.is_closed:
+        reserve, kept, now = self._reserve, self.endpoint.pool.connections, monotonic()
+        if (
+            reserve.is_closed
+            or self.is_closed
+            or len(reserve.idle) >= kept.idle_per_endpoint
+            or (kept.max_age and now - self.made_at >= kept.max_age)
+        ):
             self.close()
             return
-        self.deadline = deadline = monotonic() + IDLE_SECONDS
+        self.deadline = deadline = now + kept.idle
         if deadline < self.looked_at:
             self._wheel.sooner(self)
-        self._reserve.idle.append(self)
+        reserve.idle.append(self)
+
+    def has_news(self) -> bool:
+        """Whether something waits to be read: of an idle connection that can only be the backend's farewell."""
+        peer = self.transport.get_extra_info("socket")
+        try:
+            waits = select.poll()
+            waits.register(peer.fileno(), select.POLLIN | select.POLLRDHUP)
+            return bool(waits.poll(0))
+        except AttributeError:  # no socket of the kernel's
+            return False
+        except (OSError, ValueError):
+            return True
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether not a byte of an answer has come."""
+        return not self._partial and not self._interims and self._body is None
 
     def _leave_reserve(self) -> None:
         """Nobody may borrow this connection any more."""
@@ -139,7 +170,7 @@ class Upstream:
         if exc is None and self._has_ended and isinstance(self._body, UntilClose):
             exchange.more(b"", b"", done=True)
         else:
-            exchange.upstream_lost("reset")
+            exchange.upstream_lost(self, "reset")
 
     def _last_words(self) -> bytes:
         """What a backend said before it slammed the door on an upload.
@@ -206,7 +237,7 @@ class Upstream:
                     exchange.more(piece, b"", done=False)
         except FramingError:
             self.close()
-            exchange.upstream_lost("protocol")
+            exchange.upstream_lost(self, "protocol")
 
     def eof_received(self) -> bool:
         """Nothing more will come; asyncio closes our half, and ``connection_lost`` says what that means.
@@ -299,7 +330,9 @@ class Upstream:
         if self._spare >= 0:
             self._drop_spare()
         endpoint = self.endpoint
+        pool = endpoint.pool
         endpoint.active -= 1
+        pool.in_flight -= 1
         exchange.upstream = None
         if self.is_paused:
             self.resume_reading()
@@ -312,3 +345,5 @@ class Upstream:
             self.rest_in_pool()
         else:
             self.close()
+        if pool.waiting:
+            pool.made_room()

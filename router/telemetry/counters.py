@@ -13,6 +13,8 @@ RingKey = tuple[str, str, str]
 """service, ring, version"""
 EndpointKey = tuple[str, str, str]
 """service, version, endpoint address"""
+VersionKey = tuple[str, str]
+"""service, version"""
 
 
 @dataclass(slots=True)
@@ -39,8 +41,35 @@ class EndpointCounters:
     """One service × version × endpoint."""
 
     failures: dict[str, int] = field(default_factory=dict)
+    ejections: dict[str, int] = field(default_factory=dict)
+    """Times it was left alone, by what happened."""
     active: int = 0
     idle: int = 0
+    states: dict[str, int] = field(default_factory=dict)
+    """Word (up, slow start, ejected, unreachable …) → workers that say it; a gauge. Nobody says anything: up."""
+
+
+@dataclass(slots=True)
+class VersionCounters:
+    """One service × version; only those where something has happened are reported."""
+
+    trips: int = 0
+    """Times its breaker opened."""
+    retries: dict[str, int] = field(default_factory=dict)
+    """Requests sent once more, by why; ``no_budget``: those that were not."""
+    shed: dict[str, int] = field(default_factory=dict)
+    """Requests refused because there was too much to do, by which limit."""
+    mirrored: dict[str, int] = field(default_factory=dict)
+    """Copies of requests that it was sent, by what became of them; ``dropped``: those that were not sent."""
+    waiting: int = 0
+    sick: int = 0
+    """Workers that send its rings' users outward."""
+    open: int = 0
+    """Workers whose breaker is open."""
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self.trips or self.retries or self.shed or self.mirrored or self.waiting or self.sick or self.open)
 
 
 @dataclass(slots=True)
@@ -52,6 +81,7 @@ class WorkerCounters:
 
     rings: dict[RingKey, RingCounters] = field(default_factory=dict)
     endpoints: dict[EndpointKey, EndpointCounters] = field(default_factory=dict)
+    versions: dict[VersionKey, VersionCounters] = field(default_factory=dict)
     connections: int = 0
     router_answers: dict[str, int] = field(default_factory=dict)
     """Requests the router answered itself before they had a ring, by the failure's word."""
@@ -136,9 +166,20 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     for endpoint_key, their_endpoint in other.endpoints.items():
         endpoint = into.endpoint(endpoint_key)
         _add(endpoint.failures, their_endpoint.failures)
+        _add(endpoint.ejections, their_endpoint.ejections)
         if gauges:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
+            _add(endpoint.states, their_endpoint.states)
+    for version_key, their_version in other.versions.items():
+        version = into.versions.setdefault(version_key, VersionCounters())
+        version.trips += their_version.trips
+        for name in ("retries", "shed", "mirrored"):
+            _add(getattr(version, name), getattr(their_version, name))
+        if gauges:
+            version.waiting += their_version.waiting
+            version.sick += their_version.sick
+            version.open += their_version.open
     _add(into.router_answers, other.router_answers)
     _add(into.failures, other.failures)
     into.access_log_dropped += other.access_log_dropped

@@ -16,9 +16,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from router.core.health import is_version_up
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
-from router.telemetry.counters import RingCounters, WorkerCounters
+from router.telemetry.backends import backends
+from router.telemetry.counters import EndpointKey, RingCounters, WorkerCounters
 from router.telemetry.meters import upper_edge_seconds
 
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -54,6 +56,14 @@ class ConfigFigures:
 
 
 @dataclass(slots=True)
+class EndpointChecks:
+    """What is shown of an endpoint that is checked."""
+
+    passed: int
+    failed: int
+
+
+@dataclass(slots=True)
 class Figures:
     """One scrape."""
 
@@ -65,6 +75,8 @@ class Figures:
     workers_expected: int
     last_change_at: float
     build: Mapping[str, str]
+    checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
+    """Of the endpoints that have active checks."""
 
 
 def render(figures: Figures) -> bytes:
@@ -82,7 +94,9 @@ class _Once(Collector):
         figures = self._figures
         yield from _traffic(figures)
         yield from _upstream(figures.counters)
+        yield _endpoints(figures)
         yield from _rings(figures)
+        yield from _health(figures)
         yield from _control(figures)
 
 
@@ -182,6 +196,18 @@ def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
     yield from (failures, connections)
 
 
+def _endpoints(figures: Figures) -> Metric:
+    up = _gauge(
+        "endpoint_up",
+        "1 while checks pass and a worker would send the endpoint requests; a drained one can be up.",
+        ("service", "version", "endpoint"),
+    )
+    for service in figures.spec.services if figures.spec else ():
+        for one in backends(service, figures.counters.endpoints):
+            up.add_metric([one.service, one.version, one.endpoint.address], float(one.is_well))
+    return up
+
+
 def _rings(figures: Figures) -> Iterator[Metric]:
     target = _gauge("ring_target_ratio", "Share of the hash space the ring has now, 0 to 1.", ("service", "ring"))
     info = _gauge(
@@ -197,6 +223,20 @@ def _rings(figures: Figures) -> Iterator[Metric]:
             info.add_metric([service.name, ring.name, ring.version, source], 1)
             killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
     yield from (target, info, killed)
+
+
+def _health(figures: Figures) -> Iterator[Metric]:
+    up = _gauge(
+        "version_up", "1 while the version has an endpoint that is neither down nor drained.", ("service", "version")
+    )
+    for service in figures.spec.services if figures.spec else ():
+        for version in service.versions:
+            up.add_metric([service.name, version.name], float(is_version_up(version)))
+    checks = _counter("health_checks", "Active checks.", ("service", "version", "endpoint", "result"))
+    for key, one in figures.checks.items():
+        checks.add_metric([*key, "passed"], one.passed)
+        checks.add_metric([*key, "failed"], one.failed)
+    yield from (up, checks)
 
 
 def _control(figures: Figures) -> Iterator[Metric]:

@@ -65,9 +65,14 @@ class RingMeter:
         self._moved: dict[int, int] = {}
 
     def decided(self, reason: str, count: int) -> None:
-        """So many requests were sorted into the ring for this reason."""
+        """So many requests were sorted into the ring for this reason; below 0 for those that went on elsewhere."""
         self.has_moved = True
         self.reasons[reason] = self.reasons.get(reason, 0) + count
+
+    def left(self) -> None:
+        """A request that was in flight here goes on elsewhere."""
+        self.has_moved = True
+        self.in_flight -= 1
 
     def answered(self, seconds: float) -> None:
         """The backend's response head came, so long after the request was sent."""

@@ -1,0 +1,190 @@
+"""Where a request goes when the first way does not work: another connection, another endpoint, the next ring out.
+
+A request whose head has not been sent may go anywhere. One that was sent goes once more only if it is idempotent, all
+of it is kept, no byte of an answer came, and the version's budget pays for it (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from router.proxy.connect import connect
+from router.proxy.endpoint import Endpoint
+from router.proxy.failures import Failure
+from router.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from router.proxy.exchange import Exchange
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""RFC 9110 §9.2.2."""
+
+
+def connect_to(exchange: Exchange, endpoint: Endpoint) -> None:
+    """Make a connection for a request. Until it is there it counts as one in flight: a black hole fills up."""
+    exchange.endpoint = endpoint
+    endpoint.active += 1
+    endpoint.pool.in_flight += 1
+    exchange.downstream.plane.spawn(_connected(exchange, endpoint), name=f"connect {endpoint.spec.address}")
+
+
+async def _connected(exchange: Exchange, endpoint: Endpoint) -> None:
+    pool = endpoint.pool
+    made = await connect(exchange.downstream.plane, endpoint, pool.connect_timeout)
+    endpoint.active -= 1
+    pool.in_flight -= 1
+    if isinstance(made, Upstream):
+        if exchange.is_finished:
+            made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
+            made.rest_in_pool()
+        else:
+            exchange.send_held(made, endpoint)
+    elif not exchange.is_finished:
+        _try_elsewhere(exchange, endpoint, made)
+    pool.made_room()
+
+
+def _try_elsewhere(exchange: Exchange, endpoint: Endpoint, failure: Failure) -> None:
+    """No connection, so nothing was sent: any method may go to a sibling, or else to the next version outward."""
+    plane, lane = exchange.downstream.plane, exchange.lane
+    exchange.tried.append(endpoint)
+    pool = lane.pool
+    other = pool.other(plane.choose, exchange.tried) if len(exchange.tried) <= pool.retries.attempts else None
+    if other is None:
+        outer = lane.outward(plane)
+        if outer is lane:
+            note_failure(exchange, monotonic())
+            exchange.fail(failure)
+            return
+        other = outer.pool.pick(plane.choose, exchange.key)
+        if other is None:
+            exchange.fail(failure)
+            return
+        exchange.change_lane(outer)
+    else:
+        _count(pool.counters.retries, "connect")
+    dispatch(exchange, other)
+
+
+def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:
+    """Send what is held, over a warm connection or a new one."""
+    warm = endpoint.reserve.borrow_silent()
+    if warm is None:
+        connect_to(exchange, endpoint)
+    else:
+        exchange.send_held(warm, endpoint)
+
+
+def enqueue(exchange: Exchange) -> None:
+    """No room for it in its version: wait for some, or be turned away."""
+    pool = exchange.lane.pool
+    if pool.queue(exchange):
+        exchange.is_queued = True
+        exchange.downstream.arm(pool.queue_seconds)
+    else:
+        shed(exchange, "queue_full")
+
+
+def shed(exchange: Exchange, why: str) -> None:
+    """Too much to do."""
+    _count(exchange.lane.pool.counters.shed, why)
+    exchange.fail(Failure.OVERLOADED)
+
+
+def survives(exchange: Exchange, upstream: Upstream) -> bool:
+    """The connection ended before the answer began. Whether the request is on its way again."""
+    endpoint = exchange.endpoint
+    if endpoint is None or not _may_resend(exchange) or not upstream.is_silent:
+        return False
+    if upstream.uses > 1 and not exchange.has_met_stale:
+        # A kept-alive connection may die just as it is used (RFC 9112 §9.3.1): once more, on a fresh one. This needs no
+        # budget: the backend is as well as before.
+        exchange.has_met_stale = True
+        _resend(exchange, endpoint, "stale")
+        return True
+    return _goes_again(exchange, endpoint, "reset")
+
+
+def is_sent_again(exchange: Exchange, status: int, now: float) -> bool:
+    """An answer of 400 or more: what it says of the endpoint, and whether it is one to try again after."""
+    endpoint = exchange.endpoint
+    if endpoint is None:
+        return False
+    pool = endpoint.pool
+    if status >= 500:
+        pool.strike(endpoint, now)
+    elif endpoint.errors:
+        endpoint.errors = 0
+    if (
+        status in pool.retries.statuses
+        and exchange.is_request_complete
+        and _may_resend(exchange)
+        and _goes_again(exchange, endpoint, "status")
+    ):
+        return True
+    if status >= 500:
+        note_failure(exchange, now)
+    return False
+
+
+def is_tried_again(exchange: Exchange, now: float) -> bool:
+    """No answer in the time that one try has. Whether another endpoint is asked."""
+    endpoint = exchange.endpoint
+    if endpoint is None:
+        return False
+    pool = endpoint.pool
+    due = exchange.sent_at + pool.first_byte if not exchange.head_due else exchange.head_due
+    if (
+        pool.retries.per_try
+        and now < due
+        and exchange.is_request_complete
+        and _may_resend(exchange)
+        and _goes_again(exchange, endpoint, "timeout")
+    ):
+        exchange.head_due = due
+        exchange.downstream.arm(min(pool.waits, due - now))
+        return True
+    if pool.retries.per_try and now < due:  # nobody else to ask: this one has the whole time
+        exchange.downstream.arm(due - now)
+        return True
+    return False
+
+
+def note_failure(exchange: Exchange, now: float) -> None:
+    """A user was failed by a version: enough of that, and its rings' users go outward, if it is better there."""
+    lane = exchange.lane
+    pool = lane.pool
+    if pool.breaker.failed(exchange.key or exchange.client, pool.begun, now) and pool.is_well:
+        outer = lane.outward(exchange.downstream.plane)
+        if outer is not lane and 2 * outer.pool.failing(now) < pool.failing(now):
+            pool.trip(now)
+
+
+def _may_resend(exchange: Exchange) -> bool:
+    return exchange.kept is not None and exchange.start.method in IDEMPOTENT and not exchange.has_interim
+
+
+def _goes_again(exchange: Exchange, endpoint: Endpoint, why: str) -> bool:
+    pool = endpoint.pool
+    exchange.tried.append(endpoint)
+    if len(exchange.tried) > pool.retries.attempts:
+        return False
+    other = pool.other(exchange.downstream.plane.choose, exchange.tried)
+    if other is None and why == "timeout":
+        return False
+    if not pool.budget.take(pool.begun):
+        _count(pool.counters.retries, "no_budget")
+        return False
+    _resend(exchange, other or endpoint, why)
+    return True
+
+
+def _resend(exchange: Exchange, endpoint: Endpoint, why: str) -> None:
+    _count(endpoint.pool.counters.retries, why)
+    exchange.hold_again()
+    connect_to(exchange, endpoint)
+
+
+def _count(counts: dict[str, int], word: str) -> None:
+    counts[word] = counts.get(word, 0) + 1

@@ -1,0 +1,84 @@
+"""Everything a request needs once its decision is made, ready as bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from router.core.snapshot import Decision, Reason, Service
+from router.core.spec import ListenerSpec
+from router.proxy.pool import VersionPool
+from router.telemetry.access_log import json_lane
+from router.telemetry.meters import RingMeter
+
+if TYPE_CHECKING:
+    from router.proxy.mirror import Mirror
+    from router.proxy.plane import DataPlane
+
+_VIA: Final = b"\r\nVia: 1.1 ring-router"
+_OLD_VIA: Final = b"\r\nVia: 1.0 ring-router"
+MIRROR_LINE: Final = b"\r\nX-Ring-Mirror: 1"
+
+
+class Lane:
+    """One per decision of a service; and of a ring and a version for those who fall outward, made when needed."""
+
+    __slots__ = (
+        "anonymous_cookie", "body_bytes", "decided", "error_pages", "host", "is_closed", "json", "meter", "mirror",
+        "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines", "ring", "service", "version",
+        "words",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: Service,
+        decision: Decision,
+        pool: VersionPool,
+        meter: RingMeter,
+        listener: ListenerSpec,
+        outer: tuple[str, ...],
+        also_said: bytes = b"",
+    ) -> None:
+        self.service = service.spec.name
+        self.ring = decision.ring
+        self.version = decision.version
+        self.reason = decision.reason.value
+        self.words = f' "-" "-" {self.ring} {self.version} {self.reason}\n'.encode()
+        self.json = json_lane(self.service, self.ring, self.version, self.reason)
+        self.pool = pool
+        self.meter = meter
+        self.decided = 0
+        """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
+        self.outer = outer
+        """Versions to fall back on, the nearest first."""
+        self.is_closed = not next(ring.falls_outward for ring in service.spec.rings if ring.name == decision.ring)
+        self.mirror: Mirror | None = None
+        self.anonymous_cookie = service.anonymous_cookie
+        first = pool.endpoints[0].spec
+        self.host = b"localhost" if first.path else first.address.encode()
+        """What a client of HTTP/1.0 that names no host is taken to have asked for."""
+        limit = service.spec.body_bytes
+        self.body_bytes = listener.limits.body_bytes if limit is None else limit
+        """Of a request, at the most; 0 for no limit."""
+        self.error_pages = service.spec.error_pages
+        said = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
+        if decision.reason is Reason.FALLBACK:
+            said += b"\r\nX-Ring-Reason: fallback"
+        said += also_said
+        via = b"" if listener.via == "off" else _VIA
+        self.request_lines = said + via
+        """Field lines with CRLF between them and none at the end."""
+        self.old_request_lines = self.request_lines.replace(_VIA, _OLD_VIA)
+        """The same, for what came as HTTP/1.0 (RFC 9110 §7.6.3)."""
+        lines = [said] if service.spec.response_headers else []
+        if listener.via == "both":
+            lines.append(_VIA.strip())
+        self.response_lines = b"\r\n".join(lines)
+        """Likewise; empty if nothing is said."""
+
+    def outward(self, plane: DataPlane) -> Lane:
+        """The lane of the nearest version outward that is well, for those whose own is not; this one if none is."""
+        for version in self.outer:
+            lane = plane.lane_outward(self, version)
+            if lane.pool.is_well:
+                return lane
+        return self
