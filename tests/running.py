@@ -117,13 +117,19 @@ class Router:
 
 async def ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> tuple[str, str]:
     """One request on a kept connection."""
+    ring, body, _ = await exchange_on(reader, writer, user)
+    return ring, body
+
+
+async def exchange_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: str) -> tuple[str, str, bool]:
+    """One request on a kept connection; ring, body, and whether the answer says that it was the last one."""
     writer.write(f"GET / HTTP/1.1\r\nHost: shop\r\nX-User-Id: {user}\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     assert head.startswith("HTTP/1.1 200 "), head
     body = (await reader.readexactly(2)).decode()
     fields = {k.lower(): v for k, _, v in (line.partition(": ") for line in head.split("\r\n")[1:])}
     assert fields["x-ring-version"] == body, head
-    return fields["x-ring"], body
+    return fields["x-ring"], body, fields.get("connection") == "close"
 
 
 async def rings_of(router: Router, users: list[str], connections: int = 8) -> dict[str, str]:
@@ -165,7 +171,7 @@ async def steady_load(router: Router, users: int = 200, connections: int = 8) ->
                         reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
                         uses = 0
                     async with asyncio.timeout(10):
-                        ring, _ = await ask_on(reader, writer, user)
+                        ring, _, is_last = await exchange_on(reader, writer, user)
                 except (OSError, EOFError, AssertionError, TimeoutError) as error:
                     tally.failures.append(repr(error)[:200])
                     writer = None
@@ -176,7 +182,7 @@ async def steady_load(router: Router, users: int = 200, connections: int = 8) ->
                 if not seen or seen[-1] != ring:
                     seen.append(ring)
                 uses += 1
-                if uses == 50:
+                if uses == 50 or is_last:
                     writer.close()
                     writer = None
                 if tally.stop:

@@ -18,7 +18,7 @@ import pytest
 from router.config.values import Address
 from router.core.spec import EndpointSpec, ListenerSpec, SocketSpec, VersionSpec
 from router.process.listening import Listening
-from router.process.parent import ListenError, listening_sockets
+from router.process.sockets import ListenError, listening_sockets
 from tests.house import Serve, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.running import Router, free_ports, start_router, stop_router
 from tests.waiting import until

@@ -12,21 +12,35 @@ from router.cli.options import config_option, load_or_exit
 
 @click.command()
 @config_option
-def run(config_path: Path) -> None:
+@click.option(
+    "--take-over", is_flag=True, envvar="RING_ROUTER_RUN_TAKE_OVER",
+    help="Take the place of the router that runs on the same addresses; no connection is lost.",
+)  # fmt: skip
+def run(config_path: Path, take_over: bool) -> None:
     """Run the router.
 
     \b
     Signals: SIGTERM/SIGINT finish what is in flight, then exit (again: exit now); SIGHUP reads the config again.
     Exit codes: 0 stopped cleanly, 1 could not listen or requests were cut off, 2 the config is invalid.
     """
-    from router.process.parent import ListenError, Parent
+    from router.process.parent import Manner, Parent
+    from router.process.sockets import ListenError
     from router.telemetry.log import configure
 
     settings = load_or_exit(config_path)
     configure("parent")
     workers = settings.workers if isinstance(settings.workers, int) else len(os.sched_getaffinity(0))
     addresses = [listener.address for listener in settings.listen]
-    parent = Parent(config_path, addresses, workers, settings.timeouts.drain)
+    manner = Manner(
+        drain=settings.timeouts.drain,
+        watchdog=settings.watchdog,
+        orphans=settings.orphans,
+        delay=settings.shutdown.delay,
+        deadline=settings.shutdown.deadline,
+        app=settings.sidecar.app if settings.sidecar is not None else None,
+        inbound=frozenset(number for number, listener in enumerate(settings.listen) if listener.inbound),
+    )
+    parent = Parent(config_path, addresses, workers, manner, settings.admin.listen, take_over)
     admin = f"http://{settings.admin.listen.host}:{settings.admin.listen.port}"
     try:
         code = parent.run(

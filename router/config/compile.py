@@ -93,6 +93,7 @@ def listener_spec(settings: Settings, addresses: Sequence[str], before: Sequence
         serves_trace=protocol.trace,
         answers_expect=protocol.expect == "answer",
         sockets=tuple(sockets.get(address) or SocketSpec(address) for address in addresses),
+        recycle=settings.recycle.spec(),
     )
 
 
@@ -116,7 +117,9 @@ def _socket(listener: Listener, files: Files) -> SocketSpec:
             min_version=listener.tls.min_version,
             hsts_seconds=listener.tls.hsts_seconds,
         )
-    return SocketSpec(str(listener.address), tls, listener.proxy_protocol, listener.redirect_to_https or 0)
+    return SocketSpec(
+        str(listener.address), tls, listener.proxy_protocol, listener.redirect_to_https or 0, listener.inbound
+    )
 
 
 def service_spec(

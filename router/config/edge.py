@@ -81,6 +81,7 @@ class Listener(Model):
     redirect_to_https: Port | None = Field(
         default=None, description="Send all clients to https on this port instead of serving them."
     )
+    inbound: StrictBool = Field(default=False, description="Closes at once on SIGTERM (sidecar).")
 
 
 def _listeners(value: object) -> object:

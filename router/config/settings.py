@@ -35,6 +35,7 @@ from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerT
 from router.config.files import Files
 from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
+from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
 from router.config.values import (
     Address,
     check_cookie_name,
@@ -287,6 +288,13 @@ class Settings(Model):
     protocol: Protocol = Field(default=Protocol(), description="What of HTTP is done, where there is a choice.")
     limits: Limits = Field(default=Limits(), description="What one client may take.")
     timeouts: ListenerTimeouts = Field(default=ListenerTimeouts(), description="How long a client may take.")
+    watchdog: Watchdog = Field(
+        default=2.0, description="A worker that gives no sign of life for so long is killed and replaced; off: never."
+    )
+    orphans: Seconds = Field(default=30.0, description="How long workers serve on when their parent was killed.")
+    recycle: Recycle = Field(default=Recycle(), description="When a worker is replaced by a new one.")
+    shutdown: Shutdown = Field(default=Shutdown(), description="What happens on SIGTERM before the workers drain.")
+    sidecar: Sidecar | None = Field(default=None, description="Runs beside an application and ends after it.")
     services: Annotated[dict[ServiceName, Service], Field(min_length=1)] = Field(
         description="Service name → how its requests are routed."
     )

@@ -1,7 +1,8 @@
 """The workers' side of control: hands out snapshots, takes in counters, knows who has applied what.
 
-A worker's counters are cumulative; when its slot gets a new process the old one's are folded into a total that lies in
-the runtime directory, so that no sum goes down when a worker or control dies.
+A worker's counters are cumulative; when it says that it is gone, or its slot gets a new process, they are folded into a
+total that lies in the runtime directory, so that no sum goes down when a worker or control dies. A slot has two
+processes while one replaces the other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from router.telemetry.messages import (
     Applied,
     Hello,
     Install,
+    Leaving,
     Report,
     decode_from_worker,
     frame,
@@ -37,15 +39,20 @@ FOLDED_FILE: Final = "folded.msgpack"
 
 @dataclass(slots=True)
 class WorkerState:
-    """What control knows of one slot."""
+    """What control knows of one worker process."""
 
     slot: int
     pid: int
     generation: int = 0
     applied_at: float = 0.0
-    is_connected: bool = True
+    is_leaving: bool = False
     counters: WorkerCounters = field(default_factory=WorkerCounters)
     writer: asyncio.StreamWriter | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is there and takes new clients."""
+        return self.writer is not None and not self.is_leaving
 
 
 class Hub:
@@ -55,6 +62,7 @@ class Hub:
         self._runtime = runtime
         self.expected = expected
         self.workers: dict[int, WorkerState] = {}
+        """By process id."""
         self.spec: SnapshotSpec | None = None
         self.published_at = 0.0
         self._server: asyncio.Server | None = None
@@ -82,7 +90,7 @@ class Hub:
         self.published_at = time.time()
         data = frame(Install(spec))
         for worker in self.workers.values():
-            if worker.writer is not None and worker.is_connected:
+            if worker.writer is not None:
                 worker.writer.write(data)
 
     @property
@@ -100,7 +108,7 @@ class Hub:
         total = WorkerCounters()
         fold(total, self._folded, gauges=False)
         for worker in self.workers.values():
-            fold(total, worker.counters, gauges=worker.is_connected)
+            fold(total, worker.counters, gauges=worker.writer is not None)
         return total
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,11 +124,15 @@ class Hub:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
                         worker.counters = apply_report(worker.counters, unpack_counters(counters))
+                    case Leaving(is_gone=is_gone) if worker is not None:
+                        worker.is_leaving = True
+                        if is_gone:
+                            self._fold(worker)
         except (EOFError, OSError, msgspec.DecodeError, asyncio.IncompleteReadError):
             pass
         finally:
             if worker is not None and worker.writer is writer:
-                worker.is_connected, worker.writer = False, None
+                worker.writer = None
             writer.close()
 
     def _keep_folded(self) -> None:
@@ -131,15 +143,20 @@ class Hub:
         except OSError as error:
             self._log.error(f"counters of a dead worker are kept in memory alone: {error}")
 
+    def _fold(self, worker: WorkerState) -> None:
+        """A worker that is gone: what it counted stays."""
+        if self.workers.get(worker.pid) is worker:
+            del self.workers[worker.pid]
+            fold(self._folded, worker.counters, gauges=False)
+            self._keep_folded()
+
     def _welcome(self, slot: int, pid: int, writer: asyncio.StreamWriter) -> WorkerState:
-        known = self.workers.get(slot)
-        if known is None or known.pid != pid:
-            dead, known = known, WorkerState(slot, pid)
-            self.workers[slot] = known
-            if dead is not None:
-                fold(self._folded, dead.counters, gauges=False)
-                self._keep_folded()
-        known.writer, known.is_connected = writer, True
+        for other in [*self.workers.values()]:
+            is_same = (other.slot, other.pid) == (slot, pid)
+            if not is_same and (other.pid == pid or (other.slot == slot and other.writer is None)):
+                self._fold(other)
+        known = self.workers.setdefault(pid, WorkerState(slot, pid))
+        known.writer = writer
         if self.spec is not None:
             writer.write(frame(Install(self.spec)))
         return known

@@ -306,6 +306,17 @@ class SocketSpec:
     tls: ServerTlsSpec | None = None
     proxy_protocol: bool = False
     redirect_port: int = 0
+    is_inbound: bool = False
+    """Whether it closes as soon as the router is told to stop (sidecar)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleSpec:
+    """When a worker asks to be replaced: its age in seconds, requests it answered, its memory. 0: never for that."""
+
+    after: float = 0.0
+    requests: int = 0
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +336,7 @@ class ListenerSpec:
     serves_trace: bool = False
     answers_expect: bool = False
     sockets: tuple[SocketSpec, ...] = (SocketSpec(""),)
+    recycle: RecycleSpec = RecycleSpec()
 
 
 @dataclass(frozen=True, slots=True)

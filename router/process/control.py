@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import platform
-import shutil
 import signal
 import socket
 import time
@@ -48,12 +47,31 @@ from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
+ADMIN_POLL_SECONDS: Final = 0.02
+ADMIN_PATIENCE_SECONDS: Final = 1.0
+"""For a connection that was accepted to ask, and be answered, before what is idle is closed."""
 
 
 class Control:
     """One running control process; also the admin side's view of it."""
 
-    def __init__(self, settings: Settings, path: Path, runtime: Path, workers: int, listen: list[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        runtime: Path,
+        workers: int,
+        listen: list[str],
+        admin: socket.socket | None = None,
+        *,
+        waits: bool = False,
+    ) -> None:
+        self._admin = admin
+        self._waits = waits
+        """Whether another control answers on the admin socket until the workers of this one serve."""
+        self._is_stopping = False
+        self._yields = asyncio.Event()
+        self._site: web.BaseSite | None = None
         self.settings = settings
         self._path = path
         self._listen = listen
@@ -86,11 +104,12 @@ class Control:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
         await runner.setup()
-        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
-        try:
-            await web.TCPSite(runner, host, port, reuse_address=True).start()
-        except OSError as error:
-            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+        loop.add_signal_handler(signal.SIGUSR1, self._stopping)
+        loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
+        yielding = spawn(self._yield_admin(runner), name="admin side, at a take-over")
+        opening = spawn(self._open_admin(runner), name="admin side")
+        if not self._waits:
+            await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
         await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
         self._refresh(self.store.live)
@@ -99,11 +118,42 @@ class Control:
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
+        if self._yields.is_set():
+            await yielding
         watching.cancel()
+        yielding.cancel()
         await self.backends.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
+
+    async def _open_admin(self, runner: web.AppRunner) -> None:
+        while self._waits and not self.readiness()[0]:  # noqa: ASYNC110 - readiness is a look, it tells nobody
+            await asyncio.sleep(ADMIN_POLL_SECONDS)
+        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
+        try:
+            site: web.BaseSite
+            if self._admin is not None:
+                site = web.SockSite(runner, self._admin)
+            else:
+                site = web.TCPSite(runner, host, port, reuse_address=True)
+            await site.start()
+            self._site = site
+        except OSError as error:
+            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+
+    def _stopping(self) -> None:
+        """SIGUSR1: the router is about to stop, and says so before it does."""
+        self._is_stopping = True
+
+    async def _yield_admin(self, runner: web.AppRunner) -> None:
+        """SIGUSR2: another control answers on the admin socket from now on."""
+        await self._yields.wait()
+        if self._site is not None:
+            await self._site.stop()
+        await asyncio.sleep(ADMIN_PATIENCE_SECONDS)
+        if runner.server is not None:
+            runner.server.pre_shutdown()  # kept connections would go on hearing of this one
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
@@ -197,6 +247,8 @@ class Control:
     # -- View ----------------------------------------------------------------------------------------------------------
 
     def readiness(self) -> tuple[bool, str]:
+        if self._is_stopping:
+            return False, "stopping"
         hub = self.hub
         having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)
         if having < hub.expected:
@@ -312,7 +364,11 @@ def service_rules(settings: Settings) -> dict[str, ServiceRules]:
 
 async def _main(options: argparse.Namespace) -> None:
     settings = load_settings(options.config, os.environ)
-    await Control(settings, options.config, options.runtime, options.workers, options.listen).run()
+    admin = None if options.admin_fd is None else socket.socket(fileno=options.admin_fd)
+    control = Control(
+        settings, options.config, options.runtime, options.workers, options.listen, admin, waits=options.waits
+    )
+    await control.run()
 
 
 def main() -> None:
@@ -323,15 +379,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--listen", nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--admin-fd", type=int)
+    parser.add_argument("--waits", action="store_true")
     options = parser.parse_args()
     unblock_signals()
     end_with_parent(options.parent)
     configure("control")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(options))
-    if os.getppid() != options.parent:
-        # Nobody else is left to clean up; the workers are draining and need nothing from here any more.
-        shutil.rmtree(options.runtime, ignore_errors=True)
 
 
 if __name__ == "__main__":

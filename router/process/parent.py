@@ -1,20 +1,17 @@
-"""The parent: binds the listening sockets, starts control and the workers, restarts what dies, forwards signals.
+"""The parent: holds the listening sockets, starts control and the workers, restarts what dies, forwards signals.
 
 It has no network code of its own. The sockets are its own, one SO_REUSEPORT socket per worker, so that a dead worker's
-accept queue survives it. It waits for signals with them blocked, which leaves no race between a signal and a look.
+accept queue survives it. It waits for signals with them blocked, which leaves no race between a signal and a look; four
+times a second it looks at the workers' pulses, and whether somebody wants to take over.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import shutil
 import signal
-import socket
-import stat
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,47 +23,40 @@ from typing import Final
 import structlog
 
 from router.config.values import Address
-from router.process.listening import BACKLOG
+from router.process import orphans, sidecar
+from router.process.children import Child
+from router.process.claims import Predecessor, Successor
+from router.process.notify import notify
+from router.process.ownership import Sockets
+from router.process.pulse import State
+from router.process.recycle import Recycler
 
 WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-RESTART_SECONDS: Final = (0.0, 5.0)
-"""A child that dies is started again at once; one that keeps dying, ever later, up to this."""
-STABLE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.25
+LATE_SECONDS: Final = 1.0
+"""A look this late was late by the parent's own fault: it was stopped, or the machine was."""
+INSTALL_SECONDS: Final = 30.0
+"""For a worker to take in a snapshot; ten thousand services take some seconds."""
 CONTROL_STOP_SECONDS: Final = 5.0
 KILL_MARGIN_SECONDS: Final = 2.0
-PROBE_SECONDS: Final = 1.0
-"""For a unix socket to say that somebody is there; one whose queue is full says nothing, and is somebody."""
-
-
-class ListenError(Exception):
-    """The address cannot be bound; the message says which, why and what to do."""
+TAKE_OVER_SECONDS: Final = 30.0
+"""For the new workers to serve; then the take-over is given up."""
+TAKE_OVER_DEATHS: Final = 3
+"""Of one child, after which it is given up as well."""
 
 
 @dataclass(slots=True)
-class Child:
-    """A process that the parent keeps alive."""
+class Manner:
+    """How processes are watched and ended; seconds. ``watchdog`` 0: never."""
 
-    name: str
-    command: list[str]
-    descriptors: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    deaths: int = 0
-    start_at: float = 0.0
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process is not None and self.process.returncode is None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, pass_fds=self.descriptors, stdin=subprocess.DEVNULL, process_group=0
-        )
-        self.started_at = time.monotonic()
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.is_alive:
-            self.process.send_signal(number)
+    drain: float = 30.0
+    watchdog: float = 2.0
+    orphans: float = 30.0
+    delay: float = 0.0
+    deadline: float = 30.0
+    app: Address | None = None
+    inbound: frozenset[int] = frozenset()
+    """The listeners, by number, that close first on SIGTERM."""
 
 
 @dataclass(slots=True)
@@ -76,11 +66,20 @@ class Parent:
     config: Path
     addresses: list[Address]
     workers: int
-    drain_seconds: float
+    manner: Manner
+    admin: Address | None = None
+    take_over: bool = False
     restarts: int = 0
     children: list[Child] = field(default_factory=list)
-    _sockets: list[list[socket.socket]] = field(default_factory=list)
-    """Per address one for each worker, or one that all share."""
+    _sockets: Sockets = field(init=False)
+    _predecessor: Predecessor | None = None
+    _successor: Successor | None = None
+    _orphans: orphans.Orphans = field(default_factory=orphans.Orphans)
+    _recycler: Recycler = field(init=False)
+    _runtime: Path = field(init=False)
+    _looked_at: float = 0.0
+    _awake_since: float = 0.0
+    _is_serving: bool = False
     _log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
 
     def run(self, announce: Callable[[], None] | None = None) -> int:
@@ -88,98 +87,214 @@ class Parent:
         # Blocked before the first child: a signal that comes early waits instead of killing.
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         raise_open_files()
+        if self.take_over:
+            self._predecessor = Predecessor.find(self.addresses)
+            if self._predecessor is None:
+                self._log.info("nobody listens there who could be taken over from: starting as usual")
+        self._sockets = Sockets(self.addresses, self.workers, self.admin)
+        self._orphans = self._sockets.obtain(self._predecessor)
+        self._successor = Successor(self._sockets.claims)
+        self._runtime = Path(tempfile.mkdtemp(prefix=orphans.PREFIX))
+        self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._log)
         try:
-            for address in self.addresses:
-                self._sockets.append(listening_sockets(address, self.workers))
-        except ListenError:
-            self._remove_files()
-            raise
-        runtime = Path(tempfile.mkdtemp(prefix="ring-router-"))
-        try:
-            self._create_children(runtime)
+            self._create_children()
             for child in self.children:
                 child.start()
+            self._note()
             if announce is not None:
                 announce()
             return self._watch()
         finally:
-            for child in self.children:
+            for child in (*self.children, *self._recycler.processes()):
                 child.signal(signal.SIGKILL)
-            shutil.rmtree(runtime, ignore_errors=True)
-            self._remove_files()
+            shutil.rmtree(self._runtime, ignore_errors=True)
+            self._sockets.remove_files()
 
-    def _remove_files(self) -> None:
-        """The unix sockets that are ours."""
-        for address, _ in zip(self.addresses, self._sockets, strict=False):
-            if address.path:
-                Path(address.path).unlink(missing_ok=True)
-
-    def _create_children(self, runtime: Path) -> None:
-        common = ["--parent", str(os.getpid()), "--runtime", str(runtime)]
+    def _create_children(self) -> None:
+        common = ["--parent", str(os.getpid()), "--runtime", str(self._runtime)]
         # -P: a folder called `router` where the operator happens to stand is none of ours.
         python = [sys.executable, "-P", "-m"]
-        self.children.append(
-            Child(
-                "control",
-                [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
-                 str(self.workers), "--listen", *map(str, self.addresses)],
-            )
-        )  # fmt: skip
+        admin = self._sockets.admin
+        control = [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
+                   str(self.workers), "--listen", *map(str, self.addresses)]  # fmt: skip
+        if admin is not None:
+            control += ["--admin-fd", str(admin.fileno())]
+        if self._predecessor is not None:
+            control.append("--waits")
+        self.children.append(Child("control", control, () if admin is None else (admin.fileno(),)))
+        descriptors = self._sockets.descriptors()
         for slot in range(self.workers):
-            descriptors = tuple(sockets[slot % len(sockets)].fileno() for sockets in self._sockets)
-            self.children.append(
-                Child(
-                    f"worker {slot}",
-                    [*python, "router.process.worker", *common, "--slot", str(slot), "--workers", str(self.workers),
-                     "--fd", *map(str, descriptors)],
-                    descriptors,
-                )
-            )  # fmt: skip
+            listen = self._sockets.of_worker(slot)
+            worker = [*python, "router.process.worker", *common, "--slot", str(slot), "--workers", str(self.workers),
+                      "--orphans", str(self.manner.orphans), "--listen", *listen]  # fmt: skip
+            self.children.append(Child(f"worker {slot}", worker, descriptors, has_pulse=True))
+
+    def _note(self) -> None:
+        """For a later parent, should this one be killed."""
+        control, *workers = self.children
+        pids = [c.process.pid for c in (*workers, *self._recycler.processes()) if c.process is not None]
+        with contextlib.suppress(OSError):
+            pid = control.process.pid if control.process is not None else 0
+            orphans.note(self._runtime, [str(address) for address in self.addresses], pid, pids)
+
+    # -- as long as it runs --------------------------------------------------------------------------------------------
 
     def _watch(self) -> int:
+        started = time.monotonic()
         while True:
-            wake_at = min((c.start_at for c in self.children if not c.is_alive), default=time.monotonic() + 3600)
-            received = signal.sigtimedwait(WATCHED, max(0.0, wake_at - time.monotonic()))
-            if received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT):
+            received = self._wait(LOOK_SECONDS)
+            if received in (signal.SIGTERM, signal.SIGINT):
                 return self._stop()
-            if received is not None and received.si_signo == signal.SIGHUP:
+            if received == signal.SIGHUP:
                 self.children[0].signal(signal.SIGHUP)
-            self._restart_dead()
+            if self._look():
+                return self._yield()
+            if self._predecessor is not None and not self._is_serving and self._cannot_take_over(started):
+                return self._abandon()
 
-    def _restart_dead(self) -> None:
+    def _wait(self, seconds: float) -> int:
+        """A signal, or 0 when there was none for so long, or a child is to be started sooner."""
         now = time.monotonic()
+        wake_at = min((c.start_at for c in self.children if not c.is_alive), default=now + seconds)
+        received = signal.sigtimedwait(WATCHED, max(0.0, min(seconds, wake_at - now)))
+        return 0 if received is None else received.si_signo
+
+    def _look(self) -> bool:
+        """One round: who is dead, who is stuck, who is worn out. Whether somebody else serves in this one's place."""
+        now = time.monotonic()
+        if now - self._looked_at > LATE_SECONDS:
+            self._awake_since = now
+        self._looked_at = now
+        has_changed = self._restart_dead(now)
+        self._feel_pulses(now)
+        has_changed = self._recycler.look(now) or has_changed
+        if has_changed:
+            self._note()
+        workers = self.children[1:]
+        if not self._is_serving and all(child.is_serving for child in workers):
+            self._serve()
+        successor = self._successor
+        if successor is None:
+            return False
+        serves = successor.look(self._sockets.offers())
+        if successor.said:
+            self._log.info(successor.said)
+        return serves
+
+    def _restart_dead(self, now: float) -> bool:
+        has_changed = False
         for child in self.children:
-            process = child.process
-            if process is not None and process.poll() is not None:
-                lived = now - child.started_at
-                child.deaths = 0 if lived > STABLE_SECONDS else child.deaths + 1
-                first, longest = RESTART_SECONDS
-                wait = first if child.deaths <= 1 else min(longest, 0.1 * 2.0 ** min(child.deaths, 10))
-                child.process, child.start_at = None, now + wait
+            if child.process is not None and child.process.poll() is not None:
+                self._log.error(child.died(now))
                 self.restarts += 1
-                self._log.error(
-                    f"{child.name} (pid {process.pid}) {_how_it_ended(process.returncode)} after {lived:.1f} s; "
-                    f"starting it again {'at once' if not wait else f'in {wait:.1f} s'}"
-                )
             if child.process is None and child.start_at <= now:
                 child.start()
+                has_changed = True
+        return has_changed
+
+    def _feel_pulses(self, now: float) -> None:
+        limits = {State.SERVING: self.manner.watchdog, State.INSTALLING: INSTALL_SECONDS}
+        for child in self.children:
+            if not child.is_alive or child.pulse is None or child.process is None:
+                continue
+            beat = child.pulse.look()
+            # Only the silence that the parent was awake to hear counts.
+            silent = now - max(beat, self._awake_since)
+            limit = limits.get(child.pulse.state, 0.0)
+            if self.manner.watchdog and limit and silent > limit:
+                self._log.error(
+                    f"{child.name} (pid {child.process.pid}) gave no sign of life for {silent:.1f} s: killed"
+                )
+                child.signal(signal.SIGKILL)
+
+    def _serve(self) -> None:
+        """All workers serve, for the first time: those before may go."""
+        self._is_serving = True
+        before = self._predecessor
+        if before is not None:
+            self._log.info(f"took over from pid {before.pid}")
+            if not before.relieve():
+                self._log.warning(f"pid {before.pid} did not say that it ends")
+            self._sockets.claim()
+            self._successor = Successor(self._sockets.claims)
+            notify(f"MAINPID={os.getpid()}", "READY=1")
+        else:
+            notify("READY=1")
+        count = self._orphans.relieve()
+        if count:
+            self._log.info(f"{count} workers of a dead parent were told to end")
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _cannot_take_over(self, started: float) -> bool:
+        is_late = time.monotonic() - started > TAKE_OVER_SECONDS
+        return is_late or any(child.deaths >= TAKE_OVER_DEATHS for child in self.children)
+
+    def _abandon(self) -> int:
+        """The new workers do not serve: leave everything to the router that runs."""
+        assert self._predecessor is not None
+        self._log.error(f"the new workers do not serve: pid {self._predecessor.pid} goes on")
+        self._sockets.leave_files()
+        for child in self.children:
+            child.signal(signal.SIGTERM)
+        self._await_end(self.children, self.manner.drain + KILL_MARGIN_SECONDS)
+        self._predecessor.close()
+        return 1
+
+    def _yield(self) -> int:
+        """Another router serves on the same sockets."""
+        assert self._successor is not None
+        self._log.info(f"pid {self._successor.pid} has taken over")
+        self._sockets.leave_files()
+        self.children[0].signal(signal.SIGUSR2)
+        self._successor.yield_to()
+        return self._drain()
 
     def _stop(self) -> int:
-        """Drain the workers, then control. A second signal, or time running out, ends everything now."""
+        """Say no to readiness probes, drain the workers, end control. A second signal ends everything now."""
+        notify("STOPPING=1")
+        manner = self.manner
+        self.children[0].signal(signal.SIGUSR1)
+        if manner.delay:
+            self._log.info(f"stopping in {manner.delay:g} s: /ready says so, everything is still served")
+            if not self._go_on(time.monotonic() + manner.delay, lambda: False):
+                return self._break_off()
+        if manner.app is not None:
+            app = manner.app
+            self._log.info(f"stopping: inbound listeners are closed; the others serve until {app} is gone")
+            for child in self.children[1:]:
+                child.signal(signal.SIGUSR2)
+            self._sockets.close(manner.inbound)
+            if not self._go_on(time.monotonic() + manner.deadline, lambda: not sidecar.is_there(app)):
+                return self._break_off()
+        return self._drain()
+
+    def _go_on(self, until: float, is_enough: Callable[[], bool]) -> bool:
+        """Watch over the children meanwhile; False when a second signal says that there is no more time."""
+        while time.monotonic() < until and not is_enough():
+            if self._wait(min(LOOK_SECONDS, max(0.0, until - time.monotonic()))) in (signal.SIGTERM, signal.SIGINT):
+                return False
+            self._look()
+        return True
+
+    def _drain(self) -> int:
         control, *workers = self.children
-        self._log.info(
-            f"stopping: requests in flight have {self.drain_seconds:g} s to finish; signal again to stop now"
-        )
+        workers += self._recycler.processes()
+        self._log.info(f"stopping: requests in flight have {self.manner.drain:g} s to finish; signal again to stop now")
         for child in workers:
             child.signal(signal.SIGTERM)
-        for sockets in self._sockets:
-            for listener in sockets:
-                listener.close()
-        clean = self._await_end(workers, self.drain_seconds + KILL_MARGIN_SECONDS)
+        if self._successor is not None:
+            self._successor.close()
+        self._sockets.close()
+        clean = self._await_end(workers, self.manner.drain + KILL_MARGIN_SECONDS)
         control.signal(signal.SIGTERM)
         clean = self._await_end([control], CONTROL_STOP_SECONDS) and clean
         self._log.info("stopped" if clean else "stopped; requests in flight were cut off")
         return 0 if clean else 1
+
+    def _break_off(self) -> int:
+        self._log.warning("stopped at once; requests in flight were cut off")
+        return 1
 
     def _await_end(self, children: list[Child], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -201,61 +316,3 @@ def raise_open_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def listening_sockets(address: Address, count: int) -> list[socket.socket]:
-    """One listening socket per worker, all on one address; a unix socket is one for all. Raises ListenError."""
-    return [_unix_socket(address.path)] if address.path else _tcp_sockets(address.host, address.port, count)
-
-
-def _unix_socket(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, "there is something else than a socket")
-            probe.settimeout(PROBE_SECONDS)
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)  # left behind by somebody who died
-            except (TimeoutError, BlockingIOError):
-                raise OSError(errno.EADDRINUSE, "somebody listens there") from None
-        listener.bind(path)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ListenError(
-            f"cannot listen on unix:{path}: {error.strerror or error}. "
-            "Stop what uses the socket, see to its directory, or set another one with `listen:` in the config."
-        ) from None
-    return listener
-
-
-def _tcp_sockets(host: str, port: int, count: int) -> list[socket.socket]:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        # SO_REUSEPORT would share a port with a stranger of the same user in silence: ask without it first.
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-        sockets = []
-        for _ in range(count):
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            sockets.append(listener)
-    except OSError as error:
-        raise ListenError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}. "
-            "Stop what uses the port, or set another one with `listen:` in the config."
-        ) from None
-    return sockets
-
-
-def _how_it_ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

@@ -1,7 +1,8 @@
 """A worker process: the data plane, the listening sockets it was given, and a channel to control.
 
 It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listeners with its
-first snapshot and not before. SIGTERM drains; a second one breaks off.
+first snapshot and not before. SIGTERM drains; a second one breaks off. SIGUSR1 says that the parent is dead: it
+serves on for a while, and drains. SIGUSR2 closes the inbound listeners (sidecar).
 """
 
 from __future__ import annotations
@@ -25,12 +26,20 @@ import uvloop
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.listening import Listening
+from router.process.orphans import clean_up_after
+from router.process.pulse import Pulse, State
+from router.process.wear import Wear
 from router.proxy.plane import DataPlane
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
-from router.telemetry.messages import LENGTH, Applied, Hello, Report, decode_install, frame, pack_counters
+from router.telemetry.messages import LENGTH, Applied, Hello, Leaving, Report, decode_install, frame, pack_counters
 
 REPORT_SECONDS: Final = 1.0
 RECONNECT_SECONDS: Final = (0.05, 1.0)
+TICK_SECONDS: Final = 0.05
+"""Between two beats, and two looks at the siblings' queues: so long a new client waits for a worker that is stuck."""
+PATIENCE_SECONDS: Final = 2.0
+"""How long a draining worker takes further requests on connections that look idle."""
+LAST_REPORT_SECONDS: Final = 1.0
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 CHANNEL_FILE: Final = "control.sock"
 
@@ -38,14 +47,20 @@ CHANNEL_FILE: Final = "control.sock"
 class Worker:
     """One worker: owns its plane, its server and its tasks."""
 
-    def __init__(self, slot: int, workers: int, descriptors: list[int], runtime: Path) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.loop = asyncio.get_running_loop()
-        self.slot = slot
-        self.plane = DataPlane(self.loop, self.spawn, workers)
+        self.slot: int = options.slot
+        self.plane = DataPlane(self.loop, self.spawn, options.workers)
         self._listening = [
-            Listening(self.plane, number, descriptor, self.spawn) for number, descriptor in enumerate(descriptors)
+            Listening(self.plane, number, own, self.spawn, siblings) for number, own, siblings in options.listen
         ]
-        self._runtime = runtime
+        self._runtime: Path = options.runtime
+        self._pulse = Pulse(options.pulse)
+        self._orphan_seconds: float = options.orphans
+        self._is_orphan = False
+        self._writer: asyncio.StreamWriter | None = None
+        self._is_connected = asyncio.Event()
+        self._reports: asyncio.Task[None] | None = None
         self._is_open = False
         self._failed = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +69,7 @@ class Worker:
         """Whether everything in flight was answered."""
         self._terms = 0
         self._random = random.Random()
+        self._wear = Wear(self._random)
 
     def spawn(self, work: object, *, name: str) -> asyncio.Task[None]:
         """A task with a name and an owner: kept until it ends, cancelled when the worker does."""
@@ -66,23 +82,68 @@ class Worker:
         """Until drained."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._terminate)
+        self.loop.add_signal_handler(signal.SIGUSR1, self._orphaned)
+        self.loop.add_signal_handler(signal.SIGUSR2, self._close_inbound)
         channel = self.spawn(self._talk(), name="channel")
+        self._tick()
         await self._drained.wait()
+        self.plane.close()
+        await self._report_last()
         channel.cancel()
         for task in tuple(self._tasks):
             task.cancel()
-        self.plane.close()
         if self.plane.access_log is not None:
             self.plane.access_log.stop()
+        if self._is_orphan:
+            clean_up_after(self._runtime)
+
+    def _tick(self) -> None:
+        """A sign of life, and a look at who waits for a sibling that shows none."""
+        self._pulse.beat()
+        has_more = False
+        if self._pulse.state == State.SERVING:
+            for listening in self._listening:
+                has_more = listening.look_around() or has_more
+        self.loop.call_later(TICK_SECONDS / 10 if has_more else TICK_SECONDS, self._tick)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _terminate(self) -> None:
         self._terms += 1
         if self._terms == 1:
+            self._pulse.enter(State.DRAINING)
+            if self._writer is not None:
+                self._writer.write(frame(Leaving()))
             self.spawn(self._drain(), name="drain")
         else:
             self._drained.set()
+
+    def _orphaned(self) -> None:
+        """The parent is dead. Somebody may come soon to relieve this worker; until then it serves on."""
+        self._is_orphan = True
+        if not self._is_open:
+            self._drained.set()
+        elif not self._terms:
+            self.loop.call_later(self._orphan_seconds, self._terminate_once)
+
+    def _terminate_once(self) -> None:
+        if not self._terms:
+            self._terminate()
+
+    def _close_inbound(self) -> None:
+        """Its application ends: nothing new comes in, what it sends out itself goes on."""
+        self.spawn(self._end_inbound(), name="inbound")
+
+    async def _end_inbound(self) -> None:
+        inbound = [listening for listening in self._listening if listening.is_inbound]
+        self._listening = [listening for listening in self._listening if listening not in inbound]
+        for listening in inbound:
+            await listening.close()
+        doors = {self.plane.door(listening.number) for listening in inbound}
+        await asyncio.sleep(PATIENCE_SECONDS)  # what was on its way is answered first
+        while doors:
+            self.plane.leave(doors)
+            await asyncio.sleep(REPORT_SECONDS)
 
     async def _drain(self) -> None:
         taken = [task for listening in self._listening for task in await listening.close()]
@@ -90,16 +151,36 @@ class Worker:
             async with asyncio.timeout(self.plane.listener.drain_timeout):
                 if taken:
                     await asyncio.wait(taken)
-                await self.plane.drain()
+                await self.plane.drain(PATIENCE_SECONDS)
                 self.is_clean = True
         except TimeoutError:
             pass
         self._drained.set()
 
+    async def _report_last(self) -> None:
+        """Everything it has counted, so that nothing is lost with it."""
+        if self._is_orphan or not self._is_open:
+            return
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(LAST_REPORT_SECONDS):
+                await self._is_connected.wait()  # control may be away, and come back in time
+                writer = self._writer
+                if writer is None or self._reports is None:
+                    return
+                self._reports.cancel()
+                await asyncio.sleep(TICK_SECONDS)  # connections that were broken off end, and are counted
+                writer.write(frame(Report(pack_counters(self.plane.collect(whole=True)))))
+                writer.write(frame(Leaving(is_gone=True)))
+                writer.close()
+                await writer.wait_closed()
+
     # -- the snapshot --------------------------------------------------------------------------------------------------
 
     async def _install(self, spec: SnapshotSpec) -> None:
         plane = self.plane
+        state = self._pulse.state
+        if state == State.SERVING:
+            self._pulse.enter(State.INSTALLING)
         plane.install(spec)
         log = plane.access_log
         if (log.form if log is not None else "off") != spec.access_log:
@@ -115,17 +196,21 @@ class Worker:
             gc.collect()
             gc.freeze()
             self._flush_log()
+        self._pulse.enter(state)
         if not self._terms:
             await self._open(spec)
 
     async def _open(self, spec: SnapshotSpec) -> None:
         """Open the listeners, or those that can be; the others are tried again, as long as nothing newer is there."""
         failed = ""
-        for listening, one in zip(self._listening, spec.listener.sockets, strict=False):
+        for listening in self._listening:
+            one = spec.listener.sockets[listening.number]
             try:
                 await listening.open(one)
             except OSError as error:
                 failed = f"{one.address}: {error}"
+        if not failed and not self._terms:
+            self._pulse.enter(State.SERVING)
         if failed and failed != self._failed:
             sys.stderr.write(f"worker {self.slot}: cannot open {failed}; trying again each second\n")
         self._failed = failed
@@ -165,7 +250,11 @@ class Worker:
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(frame(Hello(self.slot, os.getpid())))
-        reports = self.spawn(self._report(writer), name="reports")
+        if self._terms:
+            writer.write(frame(Leaving()))
+        reports = self._reports = self.spawn(self._report(writer), name="reports")
+        self._writer = writer
+        self._is_connected.set()
         try:
             while True:
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
@@ -173,6 +262,8 @@ class Worker:
                 await self._install(install.snapshot)
                 writer.write(frame(Applied(install.snapshot.generation, time.time())))
         finally:
+            self._writer = None
+            self._is_connected.clear()
             reports.cancel()
             writer.close()
 
@@ -182,6 +273,7 @@ class Worker:
             before = self.loop.time()
             counters = self.plane.collect(whole=whole)
             counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
+            self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
             writer.write(frame(Report(pack_counters(counters))))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
@@ -198,9 +290,15 @@ def resident_bytes() -> int:
 
 
 async def _main(options: argparse.Namespace) -> bool:
-    worker = Worker(options.slot, options.workers, options.fd, options.runtime)
+    worker = Worker(options)
     await worker.run()
     return worker.is_clean
+
+
+def _listener(value: str) -> tuple[int, int, list[int]]:
+    """``number:own:siblings``, the siblings' descriptors with commas between them."""
+    number, own, siblings = value.split(":")
+    return int(number), int(own), [int(one) for one in siblings.split(",") if one]
 
 
 def main() -> None:
@@ -208,12 +306,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ring-router worker")
     parser.add_argument("--slot", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--fd", type=int, nargs="+", required=True)
+    parser.add_argument("--listen", type=_listener, nargs="+", required=True)
+    parser.add_argument("--pulse", type=int, required=True)
+    parser.add_argument("--orphans", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--runtime", type=Path, required=True)
     options = parser.parse_args()
     unblock_signals()
-    end_with_parent(options.parent)
+    end_with_parent(options.parent, signal.SIGUSR1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         is_clean = runner.run(_main(options))
     sys.exit(0 if is_clean else 1)

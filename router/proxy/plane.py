@@ -7,11 +7,12 @@ that no snapshot names any more is retired: its requests in flight finish.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import resource
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from email.utils import formatdate
 from random import Random
 from time import monotonic, time
@@ -351,9 +352,18 @@ class DataPlane:
             access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )
 
-    async def drain(self) -> None:
-        """Answer everything in flight, close what is idle, and return when nobody is connected any more."""
+    async def drain(self, patience: float = 0.0) -> None:
+        """Answer everything in flight, close what is idle, and return when nobody is connected any more.
+
+        A connection that looks idle may have a request on its way: for ``patience`` seconds it is still taken, and
+        its answer says that it was the last one.
+        """
         self.is_draining = True
+        if self._connections and patience:
+            self._empty = self.loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._empty
         for downstream in tuple(self._connections):
             if downstream.is_idle:
                 downstream.leave()
@@ -362,6 +372,12 @@ class DataPlane:
         if self._connections:
             self._empty = self.loop.create_future()
             await self._empty
+
+    def leave(self, doors: Collection[Door]) -> None:
+        """Close the idle connections that came through these doors."""
+        for downstream in tuple(self._connections):
+            if downstream.is_idle and downstream.door in doors:
+                downstream.leave()
 
     def close(self) -> None:
         """Break off what is left."""

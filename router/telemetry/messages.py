@@ -33,13 +33,19 @@ class Report(msgspec.Struct, tag="report"):
     counters: bytes
 
 
+class Leaving(msgspec.Struct, tag="leaving"):
+    """Worker → control: it drains, and takes nobody new; or, at last, this was the last report."""
+
+    is_gone: bool = False
+
+
 class Install(msgspec.Struct, tag="install"):
     """Control → worker: route by this snapshot from now on."""
 
     snapshot: SnapshotSpec
 
 
-FromWorker = Hello | Applied | Report
+FromWorker = Hello | Applied | Report | Leaving
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
