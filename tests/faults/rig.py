@@ -80,22 +80,28 @@ class Setup:
 class Observer:
     """Looks at the router from outside: how fast the admin side answers, and how large its processes become."""
 
-    def __init__(self, router: RouterProcess) -> None:
-        self._router = router
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.is_looking = True
+        """Off while the router is meant to be away."""
         self.admin_seconds: list[float] = []
         self.admin_failures = 0
         self.most_resident = 0
 
     async def run(self) -> None:
         while True:
-            began = time.monotonic()
-            try:
-                await asyncio.to_thread(self._router.get, "/live")
-                self.admin_seconds.append(time.monotonic() - began)
-            except OSError:
-                self.admin_failures += 1
-            self.most_resident = max(self.most_resident, resident(self._router.workers()))
+            if self.is_looking:
+                await self._look()
             await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _look(self) -> None:
+        router, began = self._stage.router, time.monotonic()
+        try:
+            await asyncio.to_thread(router.get, "/live")
+            self.admin_seconds.append(time.monotonic() - began)
+        except OSError:
+            self.admin_failures += self.is_looking
+        self.most_resident = max(self.most_resident, resident(router.workers()))
 
 
 class Stage:
@@ -109,6 +115,8 @@ class Stage:
         self.loads: list[Load] = []
         self.planned: set[int] = set()
         """Workers that an experiment ended on purpose."""
+        self.observer: Observer | None = None
+        """Of the row that runs."""
         self._house = contextlib.AsyncExitStack()
         self._rows = 0
 
@@ -144,6 +152,10 @@ class Stage:
         self.config.write_text(json.dumps(self.settings()))
         self.access_log = setup.access_log or self.directory / "access.log"
         await self.start_router()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Some load, and what the router holds without any: the baseline of I5."""
         async with Load(self.port, "warm-up", Shape(rate=400)) as load:
             await load.answers("warm-up", self.many(200, 40))
         self.resident_before = resident(self.router.workers())
@@ -156,11 +168,14 @@ class Stage:
         self.redis = Server(port, directory, launch(port, directory))
         self._house.callback(lambda: self.redis and self.redis.running.stop())
 
-    async def start_router(self) -> RouterProcess:
-        """Start the router (again, after ``stage.router`` has ended) and return when it is ready."""
+    async def start_router(self, *words: str) -> RouterProcess:
+        """Start the router (again, after ``stage.router`` has ended) and return when one is ready on its address.
+
+        ``words`` are more of its command line.
+        """
         import sys
 
-        command = [*self.setup.prefix, sys.executable, "-m", "router.cli", "run", "-c", str(self.config)]
+        command = [*self.setup.prefix, sys.executable, "-m", "router.cli", "run", "-c", str(self.config), *words]
         log = self.directory / "router.log"
         with self._open(self.access_log) as out, log.open("ab") as error:
             process = popen(command, out, error, core=self.router_core, environment=self.setup.environment)
@@ -259,7 +274,7 @@ class Stage:
         self.planned = set()
         await asyncio.gather(*(backend.heal() for backend in self.backends.values()))
         self.workers_before = self.router.workers()
-        observer = Observer(self.router)
+        observer = self.observer = Observer(self)
         watch = asyncio.get_running_loop().create_task(observer.run(), name="observer")
         try:
             yield observer
