@@ -16,8 +16,8 @@ How to add a row:
 
 and name the module in ``tests/faults/table.py`` and in a ``tests/test_faults_….py``. The phases ``before`` and
 ``after`` have a meaning: invariant I4 compares them. Afterwards the invariants I1 to I7 are held against everything
-that ``stage.load`` sent (``invariants.py``); ``waived`` names those that cannot hold, with the reason. What an experiment
-leaves broken is healed: backends are started, given good manners and continued.
+that ``stage.load`` sent (``invariants.py``); ``waived`` names those that cannot hold, with the reason. What is left
+broken is healed: backends are started, given good manners and continued.
 
 * ``stage["a"]`` is a ``processes.Backend``: ``kill``, ``start``, ``signal``, ``be(**manners)``, ``figures``,
   ``ledger``. ``a``, ``b``, … are the endpoints of version v1, which ring everyone runs; ``z``, ``y``, … those of v2,

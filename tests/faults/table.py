@@ -11,11 +11,13 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from tests.faults import experiments_broken
+from tests.faults import experiments_broken, experiments_slow
 from tests.faults.processes import ROOT
 from tests.faults.rig import Experiment, Row, perform_alone
 
-EXPERIMENTS: Final = sorted((*experiments_broken.EXPERIMENTS,), key=lambda one: one.number)
+EXPERIMENTS: Final = sorted(
+    (*experiments_broken.EXPERIMENTS, *experiments_slow.EXPERIMENTS), key=lambda one: one.number
+)
 DOCUMENT: Final = ROOT / "docs" / "faults.md"
 _HEAD: Final = """\
 # Faults
