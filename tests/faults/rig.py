@@ -69,6 +69,8 @@ class Setup:
     config: Mapping[str, Any] = field(default_factory=dict)
     service: Mapping[str, Any] = field(default_factory=dict)
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    short_config: Mapping[str, Any] = field(default_factory=dict)
+    """Merged into ``config`` in the short form."""
     redis: bool = False
     prefix: tuple[str, ...] = ()
     """Words before the router's command line: ``prlimit``, ``faketime``, …"""
@@ -206,7 +208,8 @@ class Stage:
         }
         if self.redis is not None:
             config["redis"] = self.redis.url
-        return _merged(config, setup.config)
+        config = _merged(config, setup.config)
+        return _merged(config, setup.short_config) if self.is_short else config
 
     def _urls(self, names: str) -> list[str]:
         return [f"http://127.0.0.1:{one.port}" for one in self.backends.values() if one.name in names]
