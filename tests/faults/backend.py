@@ -285,7 +285,7 @@ class Connection(asyncio.Protocol):
             self._answer = self.backend.spawn(self._slowly())
             return
         body = body_of(self._name, manners.size)
-        self.transport.write(self._head() + self._framed(body) + self._final())
+        self.transport.write(b"".join((self._head(), self._framed(body), self._final())))
         self._end()
 
     def _head(self) -> bytes:
@@ -299,7 +299,7 @@ class Connection(asyncio.Protocol):
         }[manners.framing]
         return b"%b%b%b%b\r\n" % (line, framing, self._marks(), upload)
 
-    def _framed(self, piece: bytes) -> bytes:
+    def _framed(self, piece: memoryview) -> bytes | memoryview:
         if self._method == "HEAD":
             return b""
         return b"%x\r\n%b\r\n" % (len(piece), piece) if self.manners.framing == "chunked" and piece else piece

@@ -41,7 +41,7 @@ async def killed_in_a_body(stage: Stage, found: Findings) -> None:
         load.phase = "fault"
         for number in range(count):
             query = f"rate={stage.many(1_000_000, 500_000)}"
-            load.start(load.ask(Request(f"{load.prefix}-big{number}", size=size, query=query, deadline=30)))
+            load.begin(Request(f"{load.prefix}-big{number}", size=size, query=query, deadline=30))
         await are_flowing(load, count, size)
         killed_at = time.monotonic()
         stage["a"].kill()
@@ -73,7 +73,7 @@ async def killed_without_a_length(stage: Stage, found: Findings) -> None:
                     request = Request(
                         name, size=size, query=f"framing={framing}&rate={rate}&dies_hard=1", version=version
                     )
-                    load.start(load.ask(request, is_fresh=True))
+                    load.begin(request, is_fresh=True)
             await are_flowing(load, len(kinds) * each, size)
             for name in ("a", "b"):
                 stage[name].kill()
@@ -197,14 +197,14 @@ async def keep_alive_race(stage: Stage, found: Findings) -> None:
                 load.phase = "race"
                 for number in range(each):
                     request = gets_and_posts(f"{load.prefix}-{burst}-{number}", number)
-                    load.start(load.ask(request, due))
+                    load.begin(request, due)
 
         async def pauses() -> None:
             for burst in range(stage.many(7, 1)):
                 for number in range(stage.many(300, 20)):
                     name = f"{load.prefix}-pause{burst}-{number}"
                     request = Request(name, "POST", upload=100, fields=("X-Ring: canary",))
-                    load.start(load.ask(request, is_fresh=True))
+                    load.begin(request, is_fresh=True)
                 if not stage.is_short:
                     await asyncio.sleep(chance.uniform(3.9, 4.1))
 

@@ -92,16 +92,22 @@ class Load:
             self.sent += 1
             request = self.shape.make(f"{self.prefix}-{self.sent}", self.sent)
             is_fresh = bool(every and self.sent % every == 0) or request.is_websocket
-            self.start(self.ask(request, due, is_fresh=is_fresh))
+            self.begin(request, due, is_fresh=is_fresh)
             due += gap
 
     def start(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         """Something beside the load that ends before the block does."""
         return self._group.create_task(work, name="beside the load")
 
-    async def ask(self, request: Request, due: float = 0.0, *, is_fresh: bool = False) -> Outcome:
+    def begin(self, request: Request, due: float = 0.0, *, is_fresh: bool = False) -> None:
+        """One request beside the load, of the phase there is now; nobody waits for its outcome."""
+        self.start(self.ask(request, due, is_fresh=is_fresh, phase=self.phase))
+
+    async def ask(
+        self, request: Request, due: float = 0.0, *, is_fresh: bool = False, phase: str | None = None
+    ) -> Outcome:
         """One request, counted with the others; due now unless ``due`` says when."""
-        phase = self.phase
+        phase = self.phase if phase is None else phase
         kept = None
         while not is_fresh and kept is None and self._free:
             kept = self._free.popleft()
@@ -123,6 +129,11 @@ class Load:
             else:
                 kept.close()
         return await self._ended(outcome)
+
+    async def note(self, outcome: Outcome) -> None:
+        """Count a request that was asked in another way."""
+        outcome.ended = time.monotonic()
+        await self._ended(outcome)
 
     async def _ended(self, outcome: Outcome) -> Outcome:
         self.in_flight.discard(outcome)

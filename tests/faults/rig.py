@@ -16,8 +16,8 @@ How to add a row:
 
 and name the module in ``tests/faults/table.py`` and in a ``tests/test_faults_….py``. The phases ``before`` and
 ``after`` have a meaning: invariant I4 compares them. Afterwards the invariants I1 to I7 are held against everything
-that ``stage.load`` sent (``invariants.py``); ``waived`` names those that cannot hold, with the reason. What an experiment
-leaves broken is healed: backends are started, given good manners and continued.
+that ``stage.load`` sent (``invariants.py``); ``waived`` names those that cannot hold, with the reason. What is left
+broken is healed: backends are started, given good manners and continued.
 
 * ``stage["a"]`` is a ``processes.Backend``: ``kill``, ``start``, ``signal``, ``be(**manners)``, ``figures``,
   ``ledger``. ``a``, ``b``, … are the endpoints of version v1, which ring everyone runs; ``z``, ``y``, … those of v2,
@@ -69,6 +69,8 @@ class Setup:
     config: Mapping[str, Any] = field(default_factory=dict)
     service: Mapping[str, Any] = field(default_factory=dict)
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    short_config: Mapping[str, Any] = field(default_factory=dict)
+    """Merged into ``config`` in the short form."""
     redis: bool = False
     prefix: tuple[str, ...] = ()
     """Words before the router's command line: ``prlimit``, ``faketime``, …"""
@@ -221,7 +223,8 @@ class Stage:
         }
         if self.redis is not None:
             config["redis"] = self.redis.url
-        return _merged(config, setup.config)
+        config = _merged(config, setup.config)
+        return _merged(config, setup.short_config) if self.is_short else config
 
     def _urls(self, names: str) -> list[str]:
         return [f"http://127.0.0.1:{one.port}" for one in self.backends.values() if one.name in names]
