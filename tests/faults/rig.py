@@ -234,6 +234,10 @@ class Stage:
     def __getitem__(self, name: str) -> Backend:
         return self.backends[name]
 
+    def later(self, work: Callable[[], object]) -> None:
+        """Do it when the stage is taken down: after the end of what is started from now on."""
+        self._house.callback(work)
+
     def many(self, long: int, short: int) -> int:
         """A number that depends on the form."""
         return short if self.is_short else long
