@@ -11,11 +11,19 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from tests.faults import experiments_broken, experiments_clients, experiments_machine, experiments_slow
+from tests.faults import (
+    experiments_broken,
+    experiments_clients,
+    experiments_machine,
+    experiments_processes,
+    experiments_slow,
+)
 from tests.faults.processes import ROOT
 from tests.faults.rig import Experiment, Row, perform_alone
 
-MODULES: Final = (experiments_broken, experiments_slow, experiments_clients, experiments_machine)
+MODULES: Final = (
+    experiments_broken, experiments_slow, experiments_clients, experiments_machine, experiments_processes,
+)  # fmt: skip
 EXPERIMENTS: Final = sorted((one for module in MODULES for one in module.EXPERIMENTS), key=lambda one: one.number)
 DOCUMENT: Final = ROOT / "docs" / "faults.md"
 _HEAD: Final = """\
