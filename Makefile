@@ -12,7 +12,7 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
 
 SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption memory slow_clients soak
 
-.PHONY: fuzz run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
+.PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -55,6 +55,9 @@ $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
 
 fuzz: $(VENV)/ready ## any bytes from either side, for FUZZ_SECONDS (default 300)
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(or $(FUZZ_SECONDS),300)
+
+faults: $(VENV)/ready ## the fault table: some twenty minutes; writes docs/faults.md
+	$(BIN)/python -m tests.faults
 
 compiled: $(COMPILED)/ready ## the request's way as native code, in build/compiled (needs a C compiler)
 

@@ -1,0 +1,88 @@
+"""``unshare --net python -m tests.faults.within``: row 27, in a network with few ephemeral ports, as lines of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from tests.faults.client import End, Outcome, Request, Wire, ask
+from tests.faults.experiments_slow import CANARY
+from tests.faults.findings import Findings
+from tests.faults.load import P99, Load, Shape, get, percentile
+from tests.faults.rig import Experiment, Stage, perform
+from tests.waiting import until
+
+PORTS: Final = (33_000, 33_099)
+_BIND_ADDRESS_NO_PORT: Final = 24
+HELD: Final = 150
+"""Requests at a time to one backend, for which there are a hundred ports."""
+
+
+async def ask_from(load: Load, request: Request, source: str) -> None:
+    """A request from another of this machine's addresses, which has ports of its own."""
+    outcome = Outcome(request, time.monotonic(), load.phase)
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)  # a port that is bound is nobody else's
+    sock.bind((source, 0))
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", load.port))
+    wire = Wire(*await asyncio.open_connection(sock=sock))
+    await ask(wire, load.port, outcome)
+    wire.close()
+    await load.note(outcome)
+
+
+async def no_ports(stage: Stage, found: Findings) -> None:
+    async with stage.load(Shape(rate=200, make=get, kept=16, fresh=5)) as load:
+        await load.some("before", stage.many(800, 40))
+        load.phase = "fault"
+        for number in range(HELD):
+            request = Request(f"{load.prefix}-held{number}", query="head_after=1.5", fields=CANARY)
+            load.start(ask_from(load, request, f"127.0.0.{2 + number // 50}"))
+        await load.some("fault", stage.many(1000, 100))
+        await until(lambda: sum("-held" in one.request.id for one in load.outcomes) == HELD, within=30)
+        await load.some("after", stage.many(1600, 60))
+    held = [one for one in load.outcomes if "-held" in one.request.id]
+    answers = collections.Counter(f"{one.status} {one.word or one.backend}" for one in held)
+    found.note(f"{HELD} requests at a time to one backend, 100 ports: {dict(answers)}")
+    failed = [one for one in held if one.end is not End.RIGHT]
+    marked = [one for one in failed if one.end is End.MARKED and one.status in (502, 503)]
+    found.counted("failures that are no marked 502 or 503", len(failed) - len(marked), most=0)
+    found.timed("p99 of those that failed", percentile(failed, P99), most=1000)
+    others = [one for one in load.bad() if "-held" not in one.request.id]
+    found.counted("errors of the other ring, on pooled connections", len(others), most=0)
+    for one in others[:3]:
+        found.note(f"{one} {one.took:.2f} s")
+
+
+EXPERIMENT: Final = Experiment(27, "within", "", "", no_ports)
+
+
+async def _run(*, is_short: bool) -> Findings:
+    async with Stage(EXPERIMENT.setup, is_short=is_short) as stage:
+        row = await perform(stage, EXPERIMENT)
+    return Findings(is_short, [row.measured], list(row.broken))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("--short", action="store_true")
+    is_short = options.parse_args().short
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text(f"{PORTS[0]} {PORTS[1]}")
+    found = uvloop.run(_run(is_short=is_short))
+    sys.stdout.write(json.dumps({"figures": found.figures, "broken": found.broken}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
