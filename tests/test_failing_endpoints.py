@@ -141,7 +141,7 @@ async def test_nothing_is_sent_again_once_a_byte_of_an_answer_has_come() -> None
 
 async def test_configured_statuses_are_tried_elsewhere_and_only_where_that_is_safe() -> None:
     async with backends("bad", "good") as (bad, good):
-        bad.serve = bad.with_status(503)
+        bad.status = 503
         retries = RetrySpec(statuses=(503,), budget_basis_points=10_000)
         async with running_plane(snapshot(service(bad, good, retries=retries, outliers=NEVER_EJECTED))) as router:
             client = Client(router)
@@ -157,7 +157,7 @@ async def test_configured_statuses_are_tried_elsewhere_and_only_where_that_is_sa
 
 async def test_statuses_that_nobody_configured_pass_as_they_are() -> None:
     async with backends("bad") as (bad,):
-        bad.serve = bad.with_status(503)
+        bad.status = 503
         async with running_plane(snapshot(service(bad))) as router:
             answers = [await Client(router).ask() for _ in range(20)]
             assert {(answer.status, answer.body) for answer in answers} == {(503, b"bad")}
@@ -167,7 +167,7 @@ async def test_statuses_that_nobody_configured_pass_as_they_are() -> None:
 async def test_the_last_answer_is_passed_on_when_all_attempts_are_used_up() -> None:
     async with backends("a", "b", "c") as three:
         for one in three:
-            one.serve = one.with_status(503)
+            one.status = 503
         retries = RetrySpec(attempts=1, statuses=(503,))
         async with running_plane(snapshot(service(*three, retries=retries))) as router:
             answer = await Client(router).ask()
@@ -180,7 +180,9 @@ async def test_the_last_answer_is_passed_on_when_all_attempts_are_used_up() -> N
 async def test_retries_of_a_version_that_is_all_broken_stay_within_the_budget(how: str) -> None:
     async with backends("a", "b", "c") as three:
         for one in three:
-            one.serve = one.with_status(503) if how == "answers 503" else one.resets
+            one.status = 503
+            if how == "resets":
+                one.serve = one.resets
         retries = RetrySpec(attempts=5, statuses=(503,), budget_basis_points=2000)
         async with running_plane(snapshot(service(*three, retries=retries, outliers=NEVER_EJECTED))) as router:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 from random import Random
@@ -14,6 +15,8 @@ from router.core.spec import BalanceSpec, EndpointSpec, OutlierSpec, OverloadSpe
 from router.core.standing import Event, Standing
 from router.proxy.endpoint import Endpoint, Reserve
 from router.proxy.pool import COMPARED_REQUESTS, COMPARED_SECONDS, CONNECT_TIMEOUTS, FORGIVEN_SECONDS, VersionPool
+from router.proxy.upstream import Upstream
+from router.proxy.wheel import Wheel
 from router.telemetry.counters import EndpointCounters, VersionCounters
 from tests.house import shop
 
@@ -102,7 +105,8 @@ def test_turns_go_round() -> None:
 def test_a_weight_of_none_gets_nothing_not_even_as_a_last_resort() -> None:
     yard = Yard(0, 1)
     assert set(yard.shares(100)) == {1}
-    yard.happened(1, Event.CONNECT_FAILED)
+    yard.all[1].is_down = True
+    yard.update()
     assert set(yard.shares(100)) == {1}
 
 
@@ -247,9 +251,10 @@ def test_when_nothing_is_usable_rather_an_accused_one_is_asked_than_none_and_a_d
     yard.all[0].is_drained = True
     yard.all[1].is_down = True
     yard.update()
-    yard.happened(2, Event.CONNECT_FAILED)
+    yard.all[2].is_down = True
+    yard.update()
     assert not yard.pool.usable
-    assert set(yard.shares(50)) == {1}
+    assert set(yard.shares(50)) == {1, 2}
     yard.all[1].is_drained = True
     assert set(yard.shares(50)) == {2}
     yard.all[2].is_drained = True
@@ -305,6 +310,17 @@ def test_trouble_is_watched_until_it_is_over_and_a_retired_version_is_not_watche
     assert not yard.later(0.1)
     yard.happened(1, Event.CONNECT_FAILED)  # a connection that was being made
     assert not yard.later(0.1)
+
+
+def test_one_that_cannot_be_reached_is_no_last_resort_beyond_the_connections_it_has() -> None:
+    yard = Yard(1, 1)
+    for number in range(2):
+        yard.happened(number, Event.CONNECT_FAILED)
+    assert yard.pick() is None
+    loop = asyncio.new_event_loop()
+    yard.all[1].reserve.idle.append(Upstream(yard.all[1], Wheel(loop)))
+    assert set(yard.shares(50)) == {1}
+    loop.close()
 
 
 # -- slow start --------------------------------------------------------------------------------------------------------

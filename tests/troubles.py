@@ -22,6 +22,7 @@ class Backend:
         self.name = name
         self.serve = serve or self.answers
         self.port = 0
+        self.status = 200
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.delivered: Counter[str] = Counter()
@@ -80,7 +81,7 @@ class Backend:
     async def answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             head = await self.takes(reader)
-            writer.write(self.says(200, head))
+            writer.write(self.says(self.status, head))
 
     async def hangs(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Takes one request and never answers it."""
@@ -91,13 +92,6 @@ class Backend:
         """Takes a request and slams the door."""
         await self.takes(reader)
         reset(writer)
-
-    def with_status(self, status: int) -> Serve:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(self.says(status, await self.takes(reader)))
-
-        return serve
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -185,9 +185,13 @@ class VersionPool:
         return max(100, int(1000 * (1 - left / self._balance.slow_start)))
 
     def _last_resort(self, choose: Choose) -> Endpoint | None:
-        """Nothing is usable: rather one that may be wrongly accused than none; a drained one never."""
+        """Nothing is usable: rather one that may be wrongly accused than none; a drained one never.
+
+        One that cannot be reached is found out about in the background: a user only goes where a connection is left.
+        """
         left = [e for e in self.endpoints if not e.is_drained and e.weight > 0]
-        left = [e for e in left if e.standing is not Standing.UNREACHABLE] or left
+        reached = [e for e in left if e.standing is not Standing.UNREACHABLE]
+        left = reached or [e for e in left if e.reserve.idle]
         left = [e for e in left if self._has_room(e)]
         return left[choose(len(left))] if left else None
 
