@@ -10,7 +10,7 @@ CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import s
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
     tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption memory slow_clients soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption failing memory slow_clients soak
 
 .PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list

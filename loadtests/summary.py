@@ -84,6 +84,12 @@ def disruption(document: Document) -> Figures:
         yield f"{name}: worst ms", f"{report.shown(event['worst_ms'])}, undisturbed {report.shown(quiet['worst_ms'])}"
 
 
+def failing(document: Document) -> Figures:
+    for name, one in document["summary"].items():
+        said = "; ".join(f"{what} {value}" for what, value in one.items() if what != "is_kept")
+        yield f"{name}: {'kept' if one['is_kept'] else 'NOT KEPT'}", said
+
+
 def memory(document: Document) -> Figures:
     found = document["summary"]
     for way in ("download", "upload"):
@@ -126,6 +132,7 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "propagation": propagation,
     "outage": outage,
     "disruption": disruption,
+    "failing": failing,
     "memory": memory,
     "slow_clients": slow_clients,
     "soak": soak,
