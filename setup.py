@@ -32,6 +32,7 @@ COMPILED = [
     "router/proxy/mirror.py",
     "router/proxy/plane.py",
     "router/proxy/pool.py",
+    "router/proxy/pools.py",
     "router/proxy/tunnel.py",
     "router/proxy/upstream.py",
     "router/proxy/wheel.py",

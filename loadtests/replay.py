@@ -99,7 +99,7 @@ class Replay:
         self.client = Downstream(self.plane, self.plane.door(0), b"")
         self.client.connection_made(Nowhere())  # type: ignore[arg-type]
         self.warm: list[Upstream] = []
-        for endpoint in self.plane._endpoints.values():
+        for endpoint in self.plane.pools.endpoints.values():
             upstream = Upstream(endpoint, self.plane.wheel)
             upstream.connection_made(Nowhere())  # type: ignore[arg-type]
             upstream.rest_in_pool()

@@ -64,7 +64,7 @@ async def test_one_that_is_still_broken_when_it_is_tried_again_is_taken_out_for_
     async with backends("canary", "early", "everyone") as three:
         three[0].status = 500
         async with running_plane(snapshot(breaking(three))) as router:
-            pool = router.plane._pools["shop", "v3"]
+            pool = router.plane.pools.versions["shop", "v3"]
             for trip in (1, 2, 3):
                 await ask_as(router, 20, 1)
                 assert (pool.counters.trips, pool.is_well) == (trip, False)

@@ -180,7 +180,7 @@ async def test_an_early_refusal_reaches_the_client_and_ends_its_connection(close
             writer.close()
         await until(lambda: router.plane.collect().connections == 0)
         assert router.plane.meter(("shop", "everyone", "v1")).codes == {413: 5}
-        (reserve,) = router.plane._reserves.values()
+        (reserve,) = router.plane.pools.reserves.values()
         assert not reserve.idle
 
 
@@ -238,4 +238,4 @@ async def test_a_client_that_leaves_takes_its_request_along(when: str, how: str)
             await until(lambda: meter.in_flight == 0)
             assert meter.codes == {200 if when == "download" else 499: 1}
             assert meter.client_aborts == 1
-            assert sum(endpoint.active for endpoint in router.plane._endpoints.values()) == 0
+            assert sum(endpoint.active for endpoint in router.plane.pools.endpoints.values()) == 0

@@ -227,7 +227,7 @@ async def test_an_endpoint_may_be_a_unix_socket(tmp_path: Path) -> None:
     async with running_plane(snapshot(shop((), (), versions=versions))) as router:
         for _ in range(3):
             assert (await router.ask(GET)).endswith(b"ok")
-        (reserve,) = router.plane._reserves.values()
+        (reserve,) = router.plane.pools.reserves.values()
         assert len(reserve.idle) == 1
         assert (await router.ask(b"GET / HTTP/1.0\r\n\r\n")).endswith(b"ok")
         assert header(seen[-1], "host") == ["localhost"]

@@ -82,9 +82,9 @@ async def settled(router: RunningPlane, count: int = 1) -> None:
     await until(lambda: meter.in_flight == 0)
     assert meter.codes == {101: count}
     await until(lambda: router.plane.collect().connections == 0)
-    assert sum(endpoint.active for endpoint in router.plane._endpoints.values()) == 0
+    assert sum(endpoint.active for endpoint in router.plane.pools.endpoints.values()) == 0
     assert router.plane.collect().tunnels == 0
-    (reserve,) = router.plane._reserves.values()
+    (reserve,) = router.plane.pools.reserves.values()
     assert not reserve.idle
 
 

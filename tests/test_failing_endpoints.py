@@ -114,7 +114,7 @@ async def test_an_endpoint_answers_for_what_its_siblings_had_to_save() -> None:
     async with backends("bad", "good") as (bad, good):
         bad.serve = bad.resets
         async with running_plane(snapshot(service(bad, good))) as router:
-            endpoint = next(e for e in router.plane._endpoints.values() if e.spec.port == bad.port)
+            endpoint = next(e for e in router.plane.pools.endpoints.values() if e.spec.port == bad.port)
             client = Client(router)
             while endpoint.standing is not Standing.EJECTED:
                 assert (await client.ask()).status == 200
@@ -203,7 +203,7 @@ async def test_a_try_that_takes_too_long_is_left_for_another_endpoint_and_counts
         slow.serve = slow.hangs
         changes = {"retries": RetrySpec(per_try=0.2), "timeouts": TimeoutsSpec(1.0, 5.0, 5.0)}
         async with running_plane(snapshot(service(slow, good, **changes))) as router:
-            endpoint = next(e for e in router.plane._endpoints.values() if e.spec.port == slow.port)
+            endpoint = next(e for e in router.plane.pools.endpoints.values() if e.spec.port == slow.port)
             client = Client(router)
             while endpoint.standing is not Standing.EJECTED:
                 assert (await client.ask(within=4)).body == b"good"
@@ -226,7 +226,7 @@ async def test_a_try_has_the_whole_time_when_there_is_nobody_else_to_ask() -> No
             assert (await Client(router).ask()).body == b"slow"
             assert sum(slow.delivered.values()) == 1
             slow.serve = slow.hangs
-            for pool in router.plane._pools.values():
+            for pool in router.plane.pools.versions.values():
                 for one in pool.endpoints:
                     one.reserve.close()
             assert (await Client(router).ask()).status == 504
@@ -238,7 +238,7 @@ async def test_a_connection_that_takes_longer_than_a_try_does_not_send_the_reque
         async with backends("good") as (good,):
             changes = {"retries": RetrySpec(per_try=0.2), "timeouts": TimeoutsSpec(0.6, 5.0, 5.0)}
             async with running_plane(snapshot(service(hole, good, **changes))) as router:
-                endpoint = next(e for e in router.plane._endpoints.values() if e.spec.port == hole)
+                endpoint = next(e for e in router.plane.pools.endpoints.values() if e.spec.port == hole)
 
                 async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                     while True:
@@ -281,7 +281,7 @@ async def test_a_short_body_is_kept_to_be_sent_again_and_a_long_one_is_not(size:
                 reader, writer = await router.connect()
                 head = f"PUT / HTTP/1.1\r\nHost: a\r\nX-Request-Id: put\r\nContent-Length: {size}\r\n\r\n"
                 writer.write(head.encode() + body[:500])
-                await until(lambda: sum(e.active for e in router.plane._endpoints.values()) > 0)
+                await until(lambda: sum(e.active for e in router.plane.pools.endpoints.values()) > 0)
                 writer.write(body[500:])
                 head_of_answer = await read_head(reader)
                 writer.close()

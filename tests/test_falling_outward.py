@@ -297,7 +297,7 @@ async def one_is_connecting(
             async with running_plane(snapshot(spec)) as router:
                 client = Client(router, lines=CANARY)
                 await client.send()
-                await until(lambda: sum(e.active for e in router.plane._endpoints.values()) == 1)
+                await until(lambda: sum(e.active for e in router.plane.pools.endpoints.values()) == 1)
                 yield router, spec, outer
                 async with asyncio.timeout(5):
                     answers.append(await client.answer())
@@ -382,14 +382,14 @@ async def test_a_weight_that_changes_keeps_what_is_in_flight_and_takes_effect() 
             return snapshot(replace(spec, versions=versions), generation=2)
 
         async with running_plane(snapshot(spec)) as router:
-            known = {e.spec.port: e for e in router.plane._endpoints.values()}
+            known = {e.spec.port: e for e in router.plane.pools.endpoints.values()}
             clients: list[Client] = []
             while not known[a.port].active:
                 clients.append(Client(router, lines=CANARY))
                 await clients[-1].send()
                 await until(lambda: len(a.heads) + len(b.heads) == len(clients))
             router.plane.install(weighted(0))
-            assert {e.spec.port: e for e in router.plane._endpoints.values()} == known
+            assert {e.spec.port: e for e in router.plane.pools.endpoints.values()} == known
             assert known[a.port].active == 1
             taken = a.delivered.total()
             client = Client(router, lines=CANARY)

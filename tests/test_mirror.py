@@ -39,7 +39,7 @@ def with_mirror(service: ServiceSpec, **spec: object) -> ServiceSpec:
 
 
 def copies(router: RunningPlane) -> int:
-    return router.plane._pools["shop", "v3"].copies
+    return router.plane.pools.versions["shop", "v3"].copies
 
 
 def counts(router: RunningPlane) -> dict[str, int]:
@@ -112,9 +112,11 @@ async def talks_rubbish(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 async def fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while await reader.readuntil(b"\r\n\r\n"):
-        writer.write(b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await writer.drain()
-        writer.write(b"3\r\nabc\r\n0\r\n\r\n")
+        for piece in (b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"):
+            if writer.is_closing():
+                return
+            writer.write(piece)
+            await writer.drain()
 
 
 async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -74,7 +74,7 @@ class Scene:
         self.downstream: Any = self.plane.accept()
         self.downstream.connection_made(self.client)
         self.backends: list[tuple[Upstream, Sink]] = []
-        for endpoint in self.plane._endpoints.values():
+        for endpoint in self.plane.pools.endpoints.values():
             upstream, sink = Upstream(endpoint, self.plane.wheel), Sink()
             upstream.connection_made(sink)  # type: ignore[arg-type]
             upstream.rest_in_pool()

@@ -57,7 +57,7 @@ class Busy:
 
     @property
     def pool(self) -> VersionPool:
-        return self.router.plane._pools["shop", "v1"]
+        return self.router.plane.pools.versions["shop", "v1"]
 
     def ask(self, client: Client, method: str = "GET", body: bytes = b"") -> asyncio.Task[Answer]:
         return spawn(client.ask(method, body, within=30), name="waiting")
@@ -246,7 +246,7 @@ async def test_a_refuge_is_not_filled_beyond_its_limits() -> None:
         async with running_plane(snapshot(of(*three, overload=limits, timeouts=PATIENT))) as router:
             await three[0].dies()
             crowd = [spawn(Client(router, lines=CANARY).ask(within=20), name="crowd") for _ in range(8)]
-            pool = router.plane._pools["shop", "v2"]
+            pool = router.plane.pools.versions["shop", "v2"]
             await until(lambda: gate.now == 2 and len(pool.waiting) == 6)
             gate.lets(8)
             answers = await asyncio.gather(*crowd)
@@ -261,7 +261,7 @@ async def test_who_waits_for_a_backend_that_dies_falls_outward_with_the_others()
         limits = OverloadSpec(in_flight=2, queue_seconds=30.0)
         async with running_plane(snapshot(of(*three, overload=limits, timeouts=PATIENT))) as router:
             crowd = [spawn(Client(router, lines=CANARY).ask(within=20), name="crowd") for _ in range(8)]
-            pool = router.plane._pools["shop", "v3"]
+            pool = router.plane.pools.versions["shop", "v3"]
             await until(lambda: gate.now == 2 and len(pool.waiting) == 6)
             await three[0].dies()
             answers = await asyncio.gather(*crowd)
@@ -275,7 +275,7 @@ async def test_who_waits_for_a_version_that_is_drained_falls_outward_at_once() -
         spec = of(*three, overload=OverloadSpec(in_flight=1, queue_seconds=30.0), timeouts=PATIENT)
         async with running_plane(snapshot(spec)) as router:
             crowd = [spawn(Client(router, lines=CANARY).ask(within=20), name="crowd") for _ in range(4)]
-            pool = router.plane._pools["shop", "v3"]
+            pool = router.plane.pools.versions["shop", "v3"]
             await until(lambda: gate.now == 1 and len(pool.waiting) == 3)
             inner = replace(spec.versions[0], drained=(f"127.0.0.1:{three[0].port}",))
             router.plane.install(snapshot(replace(spec, versions=(inner, *spec.versions[1:])), generation=2))

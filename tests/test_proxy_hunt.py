@@ -167,7 +167,7 @@ async def test_an_idle_connection_that_its_backend_ends_is_lent_to_nobody(last_w
 
     async with raw_backend(serve) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
         assert (await router.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))).endswith(b"ok")
-        (reserve,) = router.plane._reserves.values()
+        (reserve,) = router.plane.pools.reserves.values()
         assert len(reserve.idle) == 1
         ends.set()
         await until(lambda: not reserve.idle)

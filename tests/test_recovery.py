@@ -16,7 +16,7 @@ from tests.waiting import until
 
 
 def one(router: RunningPlane, port: int) -> Endpoint:
-    return next(e for e in router.plane._endpoints.values() if e.spec.port == port)
+    return next(e for e in router.plane.pools.endpoints.values() if e.spec.port == port)
 
 
 def plain(*ports: int, **changes: object) -> SnapshotSpec:

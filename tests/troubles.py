@@ -201,7 +201,9 @@ async def settled(router: RunningPlane) -> None:
         return (
             all(ring.in_flight == 0 for ring in counters.rings.values())
             and all(endpoint.active == 0 for endpoint in counters.endpoints.values())
-            and all(not pool.in_flight and not pool.waiting and not pool.copies for pool in plane._pools.values())
+            and all(
+                not pool.in_flight and not pool.waiting and not pool.copies for pool in plane.pools.versions.values()
+            )
         )
 
     await until(is_settled)

@@ -16,6 +16,7 @@ from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from router.proxy.exchange import Exchange
+    from router.proxy.lane import Lane
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 """RFC 9110 §9.2.2."""
@@ -71,7 +72,7 @@ def go_outward(exchange: Exchange, failure: Failure) -> None:
         note_failure(exchange, monotonic())
         exchange.fail(failure)
         return
-    exchange.change_lane(outer)
+    change_lane(exchange, outer)
     pool = outer.pool
     other = None if pool.is_limited and pool.is_full else pool.pick(plane.choose, exchange.key)
     if other is not None:
@@ -80,6 +81,25 @@ def go_outward(exchange: Exchange, failure: Failure) -> None:
         enqueue(exchange)
     else:
         exchange.fail(failure)
+
+
+def change_lane(exchange: Exchange, lane: Lane) -> None:
+    """Nothing was sent, and another version is to have it."""
+    before, exchange.lane = exchange.lane, lane
+    before.meter.decided(before.reason, -1)
+    before.meter.left()
+    lane.decided += 1
+    lane.meter.in_flight += 1
+    lane.pool.begun += 1
+    exchange.tried = []
+    is_old = exchange.start.is_http10
+    said = before.old_request_lines if is_old else before.request_lines
+    says = lane.old_request_lines if is_old else lane.request_lines
+    exchange.head = exchange.head.replace(said, says, 1)
+    if exchange.outgoing:
+        exchange.outgoing[0] = exchange.outgoing[0].replace(said, says, 1)
+    if exchange.kept is not None:
+        exchange.kept = exchange.kept.replace(said, says, 1)
 
 
 def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:
@@ -91,6 +111,15 @@ def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:
         exchange.send_held(warm, endpoint)
 
 
+def wait(exchange: Exchange) -> None:
+    """Nowhere to go, or no room."""
+    pool = exchange.lane.pool
+    if pool.is_limited and pool.usable:
+        enqueue(exchange)
+    else:
+        exchange.fail(Failure.NO_ENDPOINT)
+
+
 def enqueue(exchange: Exchange) -> None:
     """No room for it in its version: wait for some, or be turned away."""
     pool = exchange.lane.pool
@@ -100,6 +129,18 @@ def enqueue(exchange: Exchange) -> None:
         exchange.downstream.arm(pool.queue_seconds)
     else:
         shed(exchange, "queue_full")
+
+
+def leave_queue(exchange: Exchange, endpoint: Endpoint | None) -> None:
+    """Its turn has come; or, without an endpoint, it waits for nothing here."""
+    exchange.is_queued = False
+    exchange.sent_at = monotonic()
+    listener, waits = exchange.downstream.plane.listener, exchange.lane.pool.waits
+    exchange.downstream.arm(waits if exchange.is_request_complete else listener.body_timeout)
+    if endpoint is None:
+        go_outward(exchange, Failure.NO_ENDPOINT)
+    else:
+        dispatch(exchange, endpoint)
 
 
 def shed(exchange: Exchange, why: str) -> None:

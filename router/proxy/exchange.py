@@ -13,14 +13,12 @@ from router.core.hashing import UserKey
 from router.proxy.attempts import (
     IDEMPOTENT,
     connect_to,
-    dispatch,
-    enqueue,
-    go_outward,
     is_sent_again,
     is_tried_again,
     note_failure,
     shed,
     survives,
+    wait,
 )
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure, render
@@ -43,22 +41,16 @@ class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_chunks_request", "_head", "_is_chunked", "_outgoing", "_status", "client", "downstream", "endpoint",
+        "_chunks_request", "head", "_is_chunked", "outgoing", "_status", "client", "downstream", "endpoint",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
         "is_request_sent", "kept", "key", "lane", "minted", "received", "request_id", "sent", "sent_at",
         "start", "started", "tried", "tunnel", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
-        self,
-        downstream: Downstream,
-        lane: Lane,
-        head: RequestHead,
-        key: UserKey | None,
-        client: bytes,
-        started: float,
+        self, downstream: Downstream, lane: Lane, head: RequestHead, key: UserKey | None, client: bytes, started: float,
         minted: bytes,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.downstream = downstream
         self.lane = lane
         self.start = head.start
@@ -80,9 +72,9 @@ class Exchange:
         self.is_request_complete = False
         self.is_request_sent = False
         self.is_finished = False
-        self._head = b"\r\n".join(head.lines)
+        self.head = b"\r\n".join(head.lines)
         self._chunks_request = head.chunked
-        self._outgoing: list[bytes] | None = None
+        self.outgoing: list[bytes] | None = None
         self._status = 0
         self._is_chunked = False
         self.kept: bytes | None = None
@@ -106,7 +98,7 @@ class Exchange:
         lane.decided += 1
         lane.meter.in_flight += 1
         self.is_request_complete = is_complete
-        data = self._head
+        data = self.head
         if first or (is_complete and self._chunks_request):
             data += self._body(first, is_complete, trailers)
         pool = lane.pool
@@ -117,13 +109,14 @@ class Exchange:
         if not pool.is_limited or not pool.is_full:
             endpoint = pool.pick(self.downstream.plane.choose, self.key)
         if endpoint is None or (lane.is_closed and not pool.usable):
-            self._wait(data)
+            self.outgoing = [data]
+            wait(self)
             return
         self.endpoint = endpoint
         reserve = endpoint.reserve
         upstream = reserve.borrow() if self.start.method in IDEMPOTENT else reserve.borrow_silent()
         if upstream is None:
-            self._outgoing = [data]
+            self.outgoing = [data]
             connect_to(self, endpoint)
         else:
             self.upstream = upstream
@@ -132,30 +125,10 @@ class Exchange:
         if lane.mirror is not None and is_complete:
             lane.mirror.copy(self, data)
 
-    def _wait(self, data: bytes) -> None:
-        """Nowhere to go, or no room."""
-        pool = self.lane.pool
-        if pool.is_limited and pool.usable:
-            self._outgoing = [data]
-            enqueue(self)
-        else:
-            self.fail(Failure.NO_ENDPOINT)
-
-    def leave_queue(self, endpoint: Endpoint | None) -> None:
-        """Its turn has come; or, without an endpoint, it waits for nothing here."""
-        self.is_queued = False
-        downstream = self.downstream
-        self.sent_at = monotonic()
-        downstream.arm(self.lane.pool.waits if self.is_request_complete else downstream.plane.listener.body_timeout)
-        if endpoint is None:
-            go_outward(self, Failure.NO_ENDPOINT)
-        else:
-            dispatch(self, endpoint)
-
     def send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
         """Send what waited for a connection."""
-        data = b"".join(self._outgoing or ())
-        self._outgoing = None
+        data = b"".join(self.outgoing or ())
+        self.outgoing = None
         self.endpoint = endpoint
         self.upstream = upstream
         self.is_request_sent = self.is_request_complete
@@ -169,29 +142,11 @@ class Exchange:
         """What was sent is to be sent once more."""
         self.lane.meter.retries += 1
         self._drop_upstream()
-        self._outgoing = [self.kept or b""]
-
-    def change_lane(self, lane: Lane) -> None:
-        """Nothing was sent, and another version is to have it."""
-        before, self.lane = self.lane, lane
-        before.meter.decided(before.reason, -1)
-        before.meter.left()
-        lane.decided += 1
-        lane.meter.in_flight += 1
-        lane.pool.begun += 1
-        self.tried = []
-        is_old = self.start.is_http10
-        said = before.old_request_lines if is_old else before.request_lines
-        says = lane.old_request_lines if is_old else lane.request_lines
-        self._head = self._head.replace(said, says, 1)
-        if self._outgoing:
-            self._outgoing[0] = self._outgoing[0].replace(said, says, 1)
-        if self.kept is not None:
-            self.kept = self.kept.replace(said, says, 1)
+        self.outgoing = [self.kept or b""]
 
     def may_be_unsent(self) -> bool:
         """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
-        return self.received > 0 or len(self._head) > _SHORT_HEAD
+        return self.received > 0 or len(self.head) > _SHORT_HEAD
 
     def request_body(self, piece: bytes, trailers: bytes, *, done: bool) -> None:
         """More of the request body, already without its framing; ``trailers`` come with its end."""
@@ -200,8 +155,8 @@ class Exchange:
         if self.kept is not None:
             fits = len(self.kept) + len(data) <= self.lane.pool.retries.replay_bytes
             self.kept = self.kept + data if fits else None
-        if self._outgoing is not None:
-            self._outgoing.append(data)
+        if self.outgoing is not None:
+            self.outgoing.append(data)
             self.downstream.hold_reading()
             if self.is_queued:  # more of the body buys no more time in the queue
                 self.downstream.arm(max(0.0, self.sent_at + self.lane.pool.queue_seconds - monotonic()))
@@ -374,7 +329,7 @@ class Exchange:
             close=not downstream.keep_alive,
             head_only=self.start.method == b"HEAD",
             lines=self.lane.response_lines,
-            accept=value_of(self._head.split(b"\r\n"), b"accept"),
+            accept=value_of(self.head.split(b"\r\n"), b"accept"),
             pages=self.lane.error_pages,
         )
         downstream.transport.write(downstream.door.own(answer))

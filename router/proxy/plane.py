@@ -20,32 +20,26 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
-from router.core.standing import Event, Standing
 from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
-from router.proxy.endpoint import Endpoint, Reserve, Target, target
 from router.proxy.failures import Failure
 from router.proxy.heads import RequestReader
 from router.proxy.lane import MIRROR_LINE, Lane
 from router.proxy.mirror import Mirror
 from router.proxy.pool import VersionPool
+from router.proxy.pools import Pools
 from router.proxy.recovery import Recovery
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import (
-    EndpointCounters,
-    EndpointKey,
     RingKey,
-    VersionCounters,
-    VersionKey,
     WorkerCounters,
     read_meters,
 )
 from router.telemetry.meters import RingMeter
 
-_STATES: Final = {standing: {standing.value: 1} for standing in Standing}
 RESERVED_DESCRIPTORS: Final = 64
 """Of a worker: listeners, log, channel to control, and what libraries open for a moment."""
 
@@ -60,8 +54,6 @@ class DataPlane:
         self._workers = workers
         self.wheel = Wheel(loop)
         self._meters: dict[RingKey, RingMeter] = {}
-        self._endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
-        self._version_counters: dict[VersionKey, VersionCounters] = {}
         self._router_answers: dict[str, int] = {}
         self._failures: dict[str, int] = {}
         self.tunnels = 0
@@ -75,12 +67,10 @@ class DataPlane:
         self.is_draining = False
         self._spawn = spawn
         self._chance = Random().random
-        self._endpoints: dict[EndpointKey, Endpoint] = {}
-        self._reserves: dict[Target, Reserve] = {}
-        self._pools: dict[VersionKey, VersionPool] = {}
+        self.recovery = Recovery(self)
+        self.pools = Pools(self.recovery.watch, self._has_room)
         self._outward: dict[tuple[str, str, str], Lane] = {}
         """Service, ring and version → the lane of those who fell outward; of this snapshot."""
-        self.recovery = Recovery(self)
         self._connections: set[Downstream] = set()
         self._refused: set[Downstream] = set()
         """Turned away, and not gone yet."""
@@ -108,26 +98,14 @@ class DataPlane:
         """Compile a snapshot and swap it in. Requests in flight keep what they have."""
         snapshot = Snapshot(spec)
         self.listener = listener = spec.listener
-        endpoints: dict[EndpointKey, Endpoint] = {}
-        pools: dict[VersionKey, VersionPool] = {}
-        for service in snapshot.services:
-            self._update_pools(service, endpoints, pools)
+        self.pools.update(snapshot.services, self._workers, monotonic())
         self._count_decisions()
-        for key in self._pools.keys() - pools.keys():
-            self._pools[key].retire()
-        self._pools = pools
         self._outward = {}
         lanes = []
         for service in snapshot.services:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
         trusted = tuple(listener.trusted_proxies)
-        for gone in self._endpoints.keys() - endpoints.keys():
-            del self._endpoint_counters[gone]  # addresses come and go, and a list of all of them only grows
-        self._endpoints = endpoints
-        named = {target(endpoint.spec) for endpoint in endpoints.values()}
-        for left in self._reserves.keys() - named:
-            self._reserves.pop(left).close()
         self.snapshot, self.lanes = snapshot, lanes
         reader = self.reader
         if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
@@ -137,46 +115,13 @@ class DataPlane:
         for number, one in enumerate(listener.sockets):
             self.door(number).update(one)
         self._most = most_connections(listener.limits.connections, self._workers)
-        kept = {one.spec.tls for one in endpoints.values() if one.spec.tls is not None}
+        kept = {one.spec.tls for one in self.pools.endpoints.values() if one.spec.tls is not None}
         self._contexts = {key: context for key, context in self._contexts.items() if key in kept}
         if trusted != self._trusted:
             self._trusted = trusted
             self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
-
-    def _update_pools(
-        self, service: Service, endpoints: dict[EndpointKey, Endpoint], pools: dict[VersionKey, VersionPool]
-    ) -> None:
-        now = monotonic()
-        name = service.spec.name
-        for version in service.spec.versions:
-            pool_key = (name, version.name)
-            pool = self._pools.get(pool_key)
-            if pool is None:
-                counters = self._version_counters.setdefault(pool_key, VersionCounters())
-                pool = VersionPool(pool_key, counters, self.recovery.watch, self._has_room)
-            members = []
-            for spec in version.endpoints:
-                key = (name, version.name, spec.address)
-                endpoint = self._endpoints.get(key)
-                if endpoint is None or target(endpoint.spec) != target(spec):
-                    endpoint = Endpoint(
-                        spec,
-                        self._endpoint_counters.setdefault(key, EndpointCounters()),
-                        self._reserves.setdefault(target(spec), Reserve()),
-                        pool,
-                    )
-                endpoint.spec, endpoint.weight = spec, spec.weight
-                was_out = endpoint.is_down or endpoint.is_drained
-                endpoint.is_down = spec.address in version.down
-                endpoint.is_drained = spec.address in version.drained
-                if was_out and not endpoint.is_down and not endpoint.is_drained:
-                    pool.happened(endpoint, Event.RECOVERED, now)
-                endpoints[key] = endpoint
-                members.append(endpoint)
-            pool.update(tuple(members), service.spec, self._workers, now)
-            pools[pool_key] = pool
 
     def _has_room(self, pool: VersionPool) -> None:
         self.loop.call_soon(pool.wake, self.choose)
@@ -188,7 +133,7 @@ class DataPlane:
             if ring.mirror is not None:
                 version = ring.mirror.version
                 decision = Decision(-1, ring.name, version, Reason.DEFAULT)
-                pool = self._pools[service.spec.name, version]
+                pool = self.pools.versions[service.spec.name, version]
                 lane = Lane(service, decision, pool, RingMeter(), self.listener, (), MIRROR_LINE)
                 found[ring.name] = Mirror(self, ring.mirror, lane)
         return found
@@ -196,7 +141,7 @@ class DataPlane:
     def _lane(self, service: Service, decision: Decision, mirrors: dict[str, Mirror]) -> Lane:
         name = service.spec.name
         meter = self.meter((name, decision.ring, decision.version))
-        pool = self._pools[name, decision.version]
+        pool = self.pools.versions[name, decision.version]
         lane = Lane(service, decision, pool, meter, self.listener, outward(service.spec, decision.ring))
         lane.mirror = mirrors.get(decision.ring)
         return lane
@@ -219,7 +164,7 @@ class DataPlane:
             outer = versions[versions.index(version) + 1 :]
             meter = self.meter((lane.service, lane.ring, version))
             decision = Decision(-1, lane.ring, version, Reason.FALLBACK)
-            pool = self._pools[lane.service, version]
+            pool = self.pools.versions[lane.service, version]
             found = self._outward[key] = Lane(service, decision, pool, meter, self.listener, outer)
         return found
 
@@ -338,16 +283,11 @@ class DataPlane:
         self._count_decisions()
         # Somebody may have lowered what this process may open: refusing is better than failing to accept.
         self._most = most_connections(self.listener.limits.connections, self._workers)
-        for endpoint in self._endpoints.values():
-            endpoint.counters.active = endpoint.active
-            endpoint.counters.idle = len(endpoint.reserve.idle)
-            endpoint.counters.states = _STATES[endpoint.standing]
-        for pool in self._pools.values():
-            pool.count()
+        self.pools.count()
         return WorkerCounters(
             rings=read_meters(self._meters, whole=whole),
-            endpoints=self._endpoint_counters,
-            versions={key: counters for key, counters in self._version_counters.items() if counters.has_news},
+            endpoints=self.pools.endpoint_counters,
+            versions=self.pools.news(),
             connections=len(self._connections),
             router_answers=self._router_answers,
             failures=self._failures,
@@ -395,8 +335,7 @@ class DataPlane:
         self.recovery.stop()
         for downstream in (*self._connections, *self._refused):
             downstream.transport.abort()
-        for reserve in self._reserves.values():
-            reserve.close()
+        self.pools.close()
 
 
 def _count_decided(lane: Lane) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from router.core.shares import affinity, points, turns, units
 from router.core.spec import ServiceSpec
 from router.core.standing import TRANSITIONS, Event, Standing
+from router.proxy.attempts import leave_queue
 from router.proxy.breaker import Breaker
 from router.proxy.budget import Budget
 from router.proxy.endpoint import Endpoint
@@ -230,7 +231,7 @@ class VersionPool:
             if endpoint is None and self.usable:
                 return
             del self.waiting[exchange]
-            exchange.leave_queue(endpoint)
+            leave_queue(exchange, endpoint)
 
     # -- how it is -----------------------------------------------------------------------------------------------------
 

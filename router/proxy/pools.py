@@ -1,0 +1,104 @@
+"""All versions and endpoints of a worker; they outlive snapshots.
+
+An endpoint that no snapshot names any more is retired: its requests in flight finish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from router.core.snapshot import Service
+from router.core.standing import Event, Standing
+from router.proxy.endpoint import Endpoint, Reserve, Target, target
+from router.proxy.pool import VersionPool
+from router.telemetry.counters import EndpointCounters, EndpointKey, VersionCounters, VersionKey
+
+_STATES: Final = {standing: {standing.value: 1} for standing in Standing}
+
+
+class Pools:
+    """What a snapshot's versions and endpoints are in this worker."""
+
+    __slots__ = (
+        "_on_room", "_on_trouble", "_version_counters", "endpoint_counters", "endpoints", "reserves", "versions",
+    )  # fmt: skip
+
+    def __init__(self, on_trouble: Callable[[VersionPool], None], on_room: Callable[[VersionPool], None]) -> None:
+        self._on_trouble = on_trouble
+        self._on_room = on_room
+        self.versions: dict[VersionKey, VersionPool] = {}
+        self.endpoints: dict[EndpointKey, Endpoint] = {}
+        self.reserves: dict[Target, Reserve] = {}
+        self.endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
+        self._version_counters: dict[VersionKey, VersionCounters] = {}
+
+    def update(self, services: Iterable[Service], workers: int, now: float) -> None:
+        """Those of a new snapshot. ``workers``: so many share what is limited for all of them."""
+        endpoints: dict[EndpointKey, Endpoint] = {}
+        versions: dict[VersionKey, VersionPool] = {}
+        for service in services:
+            self._update(service, endpoints, versions, workers, now)
+        for key in self.versions.keys() - versions.keys():
+            self.versions[key].retire()
+        self.versions = versions
+        for gone in self.endpoints.keys() - endpoints.keys():
+            del self.endpoint_counters[gone]  # addresses come and go, and a list of all of them only grows
+        self.endpoints = endpoints
+        named = {target(endpoint.spec) for endpoint in endpoints.values()}
+        for left in self.reserves.keys() - named:
+            self.reserves.pop(left).close()
+
+    def _update(
+        self,
+        service: Service,
+        endpoints: dict[EndpointKey, Endpoint],
+        versions: dict[VersionKey, VersionPool],
+        workers: int,
+        now: float,
+    ) -> None:
+        name = service.spec.name
+        for version in service.spec.versions:
+            pool_key = (name, version.name)
+            pool = self.versions.get(pool_key)
+            if pool is None:
+                counters = self._version_counters.setdefault(pool_key, VersionCounters())
+                pool = VersionPool(pool_key, counters, self._on_trouble, self._on_room)
+            members = []
+            for spec in version.endpoints:
+                key = (name, version.name, spec.address)
+                endpoint = self.endpoints.get(key)
+                if endpoint is None or target(endpoint.spec) != target(spec):
+                    endpoint = Endpoint(
+                        spec,
+                        self.endpoint_counters.setdefault(key, EndpointCounters()),
+                        self.reserves.setdefault(target(spec), Reserve()),
+                        pool,
+                    )
+                endpoint.spec, endpoint.weight = spec, spec.weight
+                was_out = endpoint.is_down or endpoint.is_drained
+                endpoint.is_down = spec.address in version.down
+                endpoint.is_drained = spec.address in version.drained
+                if was_out and not endpoint.is_down and not endpoint.is_drained:
+                    pool.happened(endpoint, Event.RECOVERED, now)
+                endpoints[key] = endpoint
+                members.append(endpoint)
+            pool.update(tuple(members), service.spec, workers, now)
+            versions[pool_key] = pool
+
+    def count(self) -> None:
+        """Set the gauges."""
+        for endpoint in self.endpoints.values():
+            endpoint.counters.active = endpoint.active
+            endpoint.counters.idle = len(endpoint.reserve.idle)
+            endpoint.counters.states = _STATES[endpoint.standing]
+        for pool in self.versions.values():
+            pool.count()
+
+    def news(self) -> dict[VersionKey, VersionCounters]:
+        """The versions where something has happened."""
+        return {key: counters for key, counters in self._version_counters.items() if counters.has_news}
+
+    def close(self) -> None:
+        for reserve in self.reserves.values():
+            reserve.close()
