@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from router.proxy.plane import DataPlane
 
 TEND_SECONDS: Final = 0.1
-PROBE_SECONDS: Final = (0.5, 0.8)
-"""Between two attempts; random, so that workers keep no step."""
+PROBE_SECONDS: Final = 0.5
+"""Between two attempts, at the least."""
+PROBE_SPREAD_SECONDS: Final = 0.3
+"""And up to this much more, by chance, so that workers keep no step."""
 
 
 class Recovery:
@@ -59,10 +61,9 @@ class Recovery:
             self._timer = self._plane.loop.call_later(TEND_SECONDS, self._tend)
 
     async def _probe(self, endpoint: Endpoint) -> None:
-        shortest, longest = PROBE_SECONDS
         try:
             while endpoint.standing is Standing.UNREACHABLE and not endpoint.is_retired:
-                await asyncio.sleep(shortest + (longest - shortest) * self._plane.choose(1000) / 1000)
+                await asyncio.sleep(PROBE_SECONDS + PROBE_SPREAD_SECONDS * self._plane.choose(1000) / 1000)
                 made = await connect(self._plane, endpoint, endpoint.pool.connect_timeout)
                 if isinstance(made, Upstream):
                     made.uses = 1  # nobody has used it, but it will have waited
