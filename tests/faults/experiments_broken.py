@@ -135,6 +135,7 @@ async def refused(stage: Stage, found: Findings) -> None:
         stage["a"].kill()
         await load.some("kill", stage.many(80, 40))  # what was in flight at the kill is row 1's and 12's
         await load.some("one down", stage.many(3000, 100))
+        await load.some("kill", stage.many(40, 20))
         stage["b"].kill()
         await load.some("kill", stage.many(80, 40))
         await load.some("both down", stage.many(2000, 80))
