@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -16,10 +17,24 @@ class Findings:
     def counted(self, what: str, value: float, *, most: float | None = None, least: float | None = None) -> None:
         self._add(what, value, "", most, least, is_judged=True)
 
+    def none(self, what: str, bad: Sequence[object]) -> None:
+        """There are none of these; the first ones are shown if there are."""
+        self.counted(what, len(bad), most=0)
+        self.broken += [f"  {one}" for one in bad[:3]]
+
     def timed(
         self, what: str, value: float, *, most: float | None = None, least: float | None = None, unit: str = "ms"
     ) -> None:
         self._add(what, value, f" {unit}", most, least, is_judged=not self.is_short)
+
+    def near_limit(self, limit: float, took: Sequence[float], *, most: float) -> None:
+        """How far from the limit (seconds) these ended, in ms. None of them is no figure, and said."""
+        if took:
+            self.timed(
+                f"furthest from the limit of {limit:g} s", 1000 * max(abs(one - limit) for one in took), most=most
+            )
+        else:
+            self.note(f"nothing to be timed against the limit of {limit:g} s")
 
     def size(self, what: str, mib: float, *, most: float | None = None) -> None:
         """Memory, MiB; judged in the long form."""
