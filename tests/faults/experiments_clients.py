@@ -265,7 +265,7 @@ EXPERIMENTS = [
         18, "slow bodies: 500 POSTs, 1 byte/s",
         "a minimum rate; backend connections are capped",
         f"good traffic 0 errors; connections to their backend ≤ {CAP}", slow_bodies,
-        Setup(wishes={"overload": {"endpoint_in_flight": CAP, "queue": 10, "queue_seconds": 0.5}}),
+        Setup(service={"overload": {"endpoint_in_flight": CAP, "queue": 10, "queue_time": 0.5}}),
     ),
     Experiment(
         19, "10 000 idle keep-alive connections", "bounded cost per connection",

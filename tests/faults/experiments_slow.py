@@ -163,7 +163,7 @@ EXPERIMENTS = [
         8, "the backend of one ring accepts and never answers",
         "504; a cap of requests in flight gives 503 instead of a growing queue",
         f"in flight ≤ {CAP}; workers + ≤ 20 MiB; other rings 0 errors", silent,
-        Setup(wishes={"overload": {"endpoint_in_flight": CAP, "queue": 10, "queue_seconds": 0.5}}),
+        Setup(service={"overload": {"endpoint_in_flight": CAP, "queue": 10, "queue_time": 0.5}}),
     ),
     Experiment(
         10, "early response during a 10 MB upload, after 64 kB: 413 and close; 200 and the rest is read; 401 and RST",

@@ -41,7 +41,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from router.config.settings import Service
 from tests.faults.client import Outcome
 from tests.faults.findings import Findings
 from tests.faults.ledger import Entry
@@ -58,17 +57,13 @@ ROUTER_CORE, OTHER_CORE = 0, 1
 
 @dataclass(frozen=True)
 class Setup:
-    """What stands on the stage. ``config`` is merged into the router's config, ``service`` into the service's.
-
-    ``wishes`` are keys of the service that this router may not know yet: then they are left out.
-    """
+    """What stands on the stage. ``config`` is merged into the router's config, ``service`` into the service's."""
 
     endpoints: int = 2
     canaries: int = 1
     workers: int = 2
     config: Mapping[str, Any] = field(default_factory=dict)
     service: Mapping[str, Any] = field(default_factory=dict)
-    wishes: Mapping[str, Any] = field(default_factory=dict)
     short_config: Mapping[str, Any] = field(default_factory=dict)
     """Merged into ``config`` in the short form."""
     redis: bool = False
@@ -200,8 +195,6 @@ class Stage:
     def settings(self) -> dict[str, Any]:
         """The router's config as it is written."""
         setup = self.setup
-        known = {key: value for key, value in setup.wishes.items() if key in Service.model_fields}
-        self.missing = sorted(set(setup.wishes) - set(known))
         service: dict[str, Any] = {
             "identity": [{"header": "X-User-Id"}],
             "versions": {"v1": {"endpoints": self._urls("abcdefgh")}},
@@ -219,7 +212,7 @@ class Stage:
             "state_dir": str(self.directory / "state"),
             "access_log": {"format": "json"},
             "timeouts": dict(TIMEOUTS),
-            "services": {"shop": _merged(service, {**setup.service, **known})},
+            "services": {"shop": _merged(service, setup.service)},
         }
         if self.redis is not None:
             config["redis"] = self.redis.url
@@ -344,8 +337,6 @@ async def perform(stage: Stage, experiment: Experiment) -> Row:
     if reason:
         return Row(experiment, "", skipped=reason)
     found = Findings(stage.is_short)
-    if stage.missing:
-        found.note(f"without {', '.join(stage.missing)}, which this router does not know")
     async with stage.row() as observer:
         await experiment.run(stage, found)
         await check(stage, experiment, observer, found)
