@@ -13,7 +13,6 @@ import contextlib
 import gc
 import os
 import random
-import resource
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ import uvloop
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.listening import Listening
+from router.process.memory import Trimmer, resident_bytes
 from router.process.orphans import clean_up_after
 from router.process.pulse import Pulse, State
 from router.process.wear import Wear
@@ -70,6 +70,7 @@ class Worker:
         self.is_clean = False
         """Whether everything in flight was answered."""
         self._terms = 0
+        self._trimmer = Trimmer()
         self._random = random.Random()
         self._wear = Wear(self._random)
 
@@ -281,21 +282,13 @@ class Worker:
         while True:
             before = self.loop.time()
             counters = self.plane.collect(whole=whole)
+            self._trimmer.look(counters.connections)
             counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
             self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
             writer.write(frame(Report(pack_counters(counters))))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
             whole, lag = False, max(0.0, self.loop.time() - before - REPORT_SECONDS)
-
-
-def resident_bytes() -> int:
-    """This process's resident memory."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 async def _main(options: argparse.Namespace) -> bool:
