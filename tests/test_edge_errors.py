@@ -106,6 +106,7 @@ async def test_the_routers_own_words_are_text_json_or_a_page_and_never_name_the_
         pass
     pages = (
         ErrorPageSpec(502, "text/html; charset=utf-8", b"<h1>sorry</h1>"),
+        ErrorPageSpec(503, "text/html; charset=utf-8", b"<h1>sorry</h1>"),
         ErrorPageSpec(413, "application/json", b"{}"),
     )
     service = shop((gone,), (gone,), error_pages=pages, hosts=("a",), body_bytes=1)
@@ -115,7 +116,7 @@ async def test_the_routers_own_words_are_text_json_or_a_page_and_never_name_the_
         assert header(page, "content-type") == ["text/html; charset=utf-8"]
         assert header(page, "x-ring") == ["everyone"]
         as_json = await router.ask(GET % b"Accept: text/plain;q=0\r\nAccept: application/json\r\nX-Request-Id: 7\r\n")
-        assert json.loads(as_json.partition(b"\r\n\r\n")[2])["error"] == "connect_failed"
+        assert json.loads(as_json.partition(b"\r\n\r\n")[2])["error"] == "no_endpoint"
         assert header(as_json, "x-request-id") == ["7"]
         head = await router.ask(GET.replace(b"GET", b"HEAD") % b"")
         assert head.endswith(b"\r\n\r\n")
