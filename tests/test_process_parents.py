@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -149,6 +152,24 @@ async def test_a_take_over_that_fails_leaves_the_running_router_as_it_is(tmp_pat
         await stop_router(again)
 
 
+async def test_a_signal_makes_the_router_start_its_own_successor(tmp_path: Path, temporary: Path) -> None:
+    async with running_router(tmp_path) as router:
+        new = 0
+        try:
+            async with newcomers(router.port) as failures:
+                router.process.send_signal(signal.SIGUSR2)
+                await until(lambda: router.process.poll() is not None, within=60)
+                assert router.process.returncode == 0
+                new = int(re.findall(r"pid (\d+) has taken over", router.log.read_text())[0])
+                await until(router.is_ready, within=10)
+                await router.ring_of("user-0")
+            assert failures == []
+        finally:
+            if new:
+                os.kill(new, signal.SIGTERM)
+                await until(lambda: not started_at(new), within=20)
+
+
 async def test_without_being_told_to_take_over_a_second_router_does_not_start(tmp_path: Path, temporary: Path) -> None:
     async with running_router(tmp_path, workers=1) as router:
         second = successor_of(router)
@@ -168,6 +189,31 @@ async def test_a_unix_socket_is_taken_over_and_its_file_stays(tmp_path: Path, te
         assert (await ask_at(path)).endswith(b"ok")
         assert await stop_router(new) == 0
         assert not path.exists()
+
+
+async def test_who_fails_to_take_over_leaves_the_file_of_a_unix_socket_where_it_is(
+    tmp_path: Path, temporary: Path
+) -> None:
+    path = tmp_path / "http.sock"
+    async with edge_router(tmp_path, f"unix:{path}", fixed(OK)) as router:
+        text = router.config.read_text()
+        with socket.create_server(("127.0.0.1", 0)) as stranger:
+            port = stranger.getsockname()[1]
+            router.config.write_text(
+                text.replace(f"listen: unix:{path}", f'listen: ["unix:{path}", "127.0.0.1:{port}"]')
+            )
+            new = successor_of(router, "--take-over")
+            await until(lambda: new.process.poll() is not None, within=20)
+            assert new.process.returncode == 1
+            assert f"cannot listen on 127.0.0.1:{port}" in new.log.read_text()
+        assert (await ask_at(path)).endswith(b"ok")
+        router.config.write_text(text)
+        early = successor_of(router, "--take-over", log="early.log")
+        await until(lambda: router.log.read_text().count("wants to take over") == 2, within=20)
+        early.process.send_signal(signal.SIGTERM)  # it may serve by now, or not
+        await until(lambda: early.process.poll() is not None, within=20)
+        if router.process.poll() is None and "has taken over" not in router.log.read_text():
+            assert (await ask_at(path)).endswith(b"ok")
 
 
 async def test_workers_serve_on_when_their_parent_is_killed_and_the_next_one_relieves_them(

@@ -202,6 +202,6 @@ async def test_a_socket_that_systemd_does_not_pass_is_named(tmp_path: Path) -> N
         router = started_by_systemd(config, admin, tmp_path / "router.log", [other])
         await until(lambda: router.process.poll() is not None, within=20)
         assert router.process.returncode == 1
-        message = router.log.read_text()
+        message, there = router.log.read_text(), other.getsockname()[1]
         assert f"systemd passed no socket for 127.0.0.1:{missing}; it passed 127.0.0.1:{there}" in message
         assert "Traceback" not in message

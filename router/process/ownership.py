@@ -30,6 +30,8 @@ class Sockets:
         self.admin: socket.socket | None = None
         """None: it could not be bound; control says why."""
         self.claims: list[socket.socket] = []
+        self._borrowed: set[str] = set()
+        """Addresses whose sockets are a predecessor's as well, as long as it serves."""
         self._log = structlog.get_logger()
 
     def obtain(self, predecessor: Predecessor | None) -> Orphans:
@@ -67,6 +69,7 @@ class Sockets:
         name = str(address)
         taken = predecessor.offers.pop(name, None) if predecessor is not None else None
         if taken is not None:
+            self._borrowed.add(name)
             sockets = list(taken.sockets)
             missing = self._workers - len(sockets)
             if missing > 0 and not address.path and sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
@@ -133,6 +136,11 @@ class Sockets:
         if numbers is None and self.admin is not None:
             self.admin.close()
 
+    def inherit(self) -> None:
+        """The predecessor ends: what was borrowed is this router's own. Raises ListenError as ``claim``."""
+        self._borrowed.clear()
+        self.claim()
+
     def leave_files(self) -> None:
         """The files of unix sockets are another router's from now on."""
         self._listeners = [offer._replace(is_ours=False) for offer in self._listeners]
@@ -140,5 +148,5 @@ class Sockets:
     def remove_files(self) -> None:
         """The files of the unix sockets that are ours."""
         for address, offer in zip(self._addresses, self._listeners, strict=False):
-            if address.path and offer.is_ours:
+            if address.path and offer.is_ours and offer.address not in self._borrowed:
                 Path(address.path).unlink(missing_ok=True)

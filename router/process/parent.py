@@ -12,6 +12,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,14 +25,14 @@ import structlog
 
 from router.config.values import Address
 from router.process import orphans, sidecar
-from router.process.children import Child
+from router.process.children import Child, how_it_ended
 from router.process.claims import Predecessor, Successor
 from router.process.notify import notify
 from router.process.ownership import Sockets
 from router.process.pulse import State
 from router.process.recycle import Recycler
 
-WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 LOOK_SECONDS: Final = 0.25
 LATE_SECONDS: Final = 1.0
 """A look this late was late by the parent's own fault: it was stopped, or the machine was."""
@@ -74,6 +75,7 @@ class Parent:
     _sockets: Sockets = field(init=False)
     _predecessor: Predecessor | None = None
     _successor: Successor | None = None
+    _upgrading: subprocess.Popen[bytes] | None = None
     _orphans: orphans.Orphans = field(default_factory=orphans.Orphans)
     _recycler: Recycler = field(init=False)
     _runtime: Path = field(init=False)
@@ -132,7 +134,8 @@ class Parent:
     def _note(self) -> None:
         """For a later parent, should this one be killed."""
         control, *workers = self.children
-        pids = [c.process.pid for c in (*workers, *self._recycler.processes()) if c.process is not None]
+        coming = [self._recycler.coming] if self._recycler.coming is not None else []
+        pids = [c.process.pid for c in (*workers, *coming) if c.process is not None]  # who leaves, leaves by itself
         with contextlib.suppress(OSError):
             pid = control.process.pid if control.process is not None else 0
             orphans.note(self._runtime, [str(address) for address in self.addresses], pid, pids)
@@ -147,10 +150,21 @@ class Parent:
                 return self._stop()
             if received == signal.SIGHUP:
                 self.children[0].signal(signal.SIGHUP)
+            if received == signal.SIGUSR2:
+                self._upgrade()
             if self._look():
                 return self._yield()
             if self._predecessor is not None and not self._is_serving and self._cannot_take_over(started):
                 return self._abandon()
+
+    def _upgrade(self) -> None:
+        """Start the program anew, as it is installed now; it takes over."""
+        if self._upgrading is not None and self._upgrading.poll() is None:
+            self._log.warning(f"pid {self._upgrading.pid} is about to take over already")
+            return
+        command = [sys.executable, "-P", "-m", "router.cli", "run", "-c", str(self.config), "--take-over"]
+        self._upgrading = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+        self._log.info(f"pid {self._upgrading.pid} was started to take over")
 
     def _wait(self, seconds: float) -> int:
         """A signal, or 0 when there was none for so long, or a child is to be started sooner."""
@@ -165,6 +179,11 @@ class Parent:
         if now - self._looked_at > LATE_SECONDS:
             self._awake_since = now
         self._looked_at = now
+        if self._upgrading is not None and self._upgrading.poll() is not None:
+            self._log.error(
+                f"pid {self._upgrading.pid} {how_it_ended(self._upgrading.returncode)}: nothing has changed"
+            )
+            self._upgrading = None
         has_changed = self._restart_dead(now)
         self._feel_pulses(now)
         has_changed = self._recycler.look(now) or has_changed
@@ -215,7 +234,7 @@ class Parent:
             self._log.info(f"took over from pid {before.pid}")
             if not before.relieve():
                 self._log.warning(f"pid {before.pid} did not say that it ends")
-            self._sockets.claim()
+            self._sockets.inherit()
             self._successor = Successor(self._sockets.claims)
             notify(f"MAINPID={os.getpid()}", "READY=1")
         else:
@@ -234,7 +253,6 @@ class Parent:
         """The new workers do not serve: leave everything to the router that runs."""
         assert self._predecessor is not None
         self._log.error(f"the new workers do not serve: pid {self._predecessor.pid} goes on")
-        self._sockets.leave_files()
         for child in self.children:
             child.signal(signal.SIGTERM)
         self._await_end(self.children, self.manner.drain + KILL_MARGIN_SECONDS)
@@ -247,6 +265,7 @@ class Parent:
         self._log.info(f"pid {self._successor.pid} has taken over")
         self._sockets.leave_files()
         self.children[0].signal(signal.SIGUSR2)
+        notify(f"MAINPID={self._successor.pid}")  # said by the one whom systemd believes until now
         self._successor.yield_to()
         return self._drain()
 
@@ -279,10 +298,13 @@ class Parent:
 
     def _drain(self) -> int:
         control, *workers = self.children
-        workers += self._recycler.processes()
+        if self._recycler.coming is not None:
+            self._recycler.coming.signal(signal.SIGKILL)
         self._log.info(f"stopping: requests in flight have {self.manner.drain:g} s to finish; signal again to stop now")
         for child in workers:
             child.signal(signal.SIGTERM)
+        if self._recycler.leaving is not None:
+            workers.append(self._recycler.leaving)  # it was told already: a second signal would cut it short
         if self._successor is not None:
             self._successor.close()
         self._sockets.close()
