@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 
@@ -21,6 +22,7 @@ def main() -> int:
     wanted = {int(number) for number in asked.only.split(",")} if asked.only else None
     chosen = [one for one in table.EXPERIMENTS if wanted is None or one.number in wanted]
     raise_open_files()
+    gc.disable()  # its pauses would be counted as the router's
     if not asked.short and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {OTHER_CORE})
     rows = uvloop.run(table.run(chosen, is_short=asked.short))

@@ -54,7 +54,7 @@ class Manners:
     silent: int = 0
     """1: never an answer."""
     idle_close: float = 0.0
-    """Seconds after which an idle connection is closed; 0: never."""
+    """Seconds after an answer in which the next request has to come, or the connection is closed; 0: never."""
     close_after: int = 0
     """A connection is closed behind every nth answer without a word of it, n from 1 to this; 0: never."""
     failing: int = 0
@@ -137,7 +137,6 @@ class Connection(asyncio.Protocol):
         self.backend.open.add(self)
         self.backend.most_open = max(self.backend.most_open, len(self.backend.open))
         self.backend.ledger.note(CONNECTED)
-        self._rest()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True

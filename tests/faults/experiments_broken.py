@@ -9,7 +9,7 @@ import time
 
 from tests.faults.client import End, Outcome, Request
 from tests.faults.findings import Findings
-from tests.faults.load import P50, P99, Load, Shape, percentile
+from tests.faults.load import P50, P99, Load, Shape
 from tests.faults.processes import BlackHole
 from tests.faults.rig import Experiment, Setup, Stage
 from tests.waiting import until
@@ -102,7 +102,7 @@ async def reset_before_the_head(stage: Stage, found: Findings) -> None:
         gets = load.of(phase, method="GET")
         found.share(f"{words}: GETs answered", len(gets) - len(load.bad(phase, method="GET")), len(gets), least=99.99)
     strange = [one for one in load.bad() if one.end is not End.MARKED or one.status not in (502, 503)]
-    found.counted("failures that are no marked 502 or 503", len(strange), most=0)
+    found.none("failures that are no marked 502 or 503", strange)
 
 
 async def stopped(stage: Stage, found: Findings) -> None:
@@ -116,17 +116,16 @@ async def stopped(stage: Stage, found: Findings) -> None:
         finally:
             stage["a"].signal(signal.SIGCONT)
         await load.some("after", stage.many(3200, 60))
-    was = percentile([one for one in load.of("before") if one.backend == "b"], P99)
-    now = percentile([one for one in load.of("fault") if one.backend == "b"], P99)
+    was = load.p(P99, [one for one in load.of("before") if one.backend == "b"])
+    now = load.p(P99, [one for one in load.of("fault") if one.backend == "b"])
     found.timed("p99 of the healthy backend before", was)
     found.timed("during", now, most=max(1.2 * was, was + 2))
     late = [one for one in load.of("fault") if one.status == 504]
     found.note(f"{len(late)} of {len(load.of('fault'))} requests got 504")
-    if late:
-        off = max(abs(one.took - LIMIT) for one in late if one.request.method == "GET")
-        found.timed("furthest from the limit of 2 s", 1000 * off, most=100)
+    off = max((abs(one.took - LIMIT) for one in load.unstalled(late)), default=0.0)
+    found.timed("furthest from the limit of 2 s", 1000 * off, most=100)
     strange = [one for one in load.bad("fault") if one.status not in (502, 503, 504)]
-    found.counted("failures that are no marked 50x", len(strange), most=0)
+    found.none("failures that are no marked 50x", strange)
     found.counted("wrong answers", sum(one.end is End.WRONG for one in load.outcomes), most=0)
 
 
@@ -136,6 +135,7 @@ async def refused(stage: Stage, found: Findings) -> None:
         stage["a"].kill()
         await load.some("kill", stage.many(80, 40))  # what was in flight at the kill is row 1's and 12's
         await load.some("one down", stage.many(3000, 100))
+        await load.some("kill", stage.many(40, 20))
         stage["b"].kill()
         await load.some("kill", stage.many(80, 40))
         await load.some("both down", stage.many(2000, 80))
@@ -143,13 +143,13 @@ async def refused(stage: Stage, found: Findings) -> None:
         await asyncio.gather(stage["a"].start(), stage["b"].start())
         up_at = time.monotonic()
         await load.some("after", stage.many(3200, 80))
-    found.counted("one down: errors", len(load.bad("one down")), most=0)
-    slower = percentile(load.of("one down"), P50) - percentile(load.of("before"), P50)
+    found.none("one down: errors", load.bad("one down"))
+    slower = load.p(P50, load.of("one down")) - load.p(P50, load.of("before"))
     found.timed("p50 longer by", max(0.0, slower), most=1)
     both = load.of("both down")
     right = [one for one in both if one.end is End.MARKED and one.status in (502, 503)]
     found.share("both down: marked 502 or 503", len(right), len(both), least=100)
-    found.timed("error p99", percentile(both, P99), most=20)
+    found.timed("error p99", load.p(P99, both), most=20)
     last = max((one.due - up_at for one in load.bad("after")), default=0.0)
     found.timed("last error after the start", 1000 * max(0.0, last), most=1000)
 
@@ -171,8 +171,8 @@ async def black_hole(stage: Stage, found: Findings) -> None:
     slow = [one for one in faults if one.took > 0.9]
     allowed = 3 * stage.setup.workers * max(1.0, seconds / 10)
     found.counted(f"slow requests in {seconds:.0f} s and {stage.setup.workers} workers", len(slow), most=allowed)
-    found.counted("errors", len(load.bad("fault")), most=0)
-    was, now = percentile(load.of("before"), P99), percentile([one for one in faults if one.took <= 0.9], P99)
+    found.none("errors", load.bad("fault"))
+    was, now = load.p(P99, load.of("before")), load.p(P99, [one for one in faults if one.took <= 0.9])
     found.timed("p99 before", was)
     found.timed("of the others", now, most=max(1.2 * was, was + 2))
 
@@ -214,14 +214,14 @@ async def keep_alive_race(stage: Stage, found: Findings) -> None:
     posts = [one for one in load.of(method="POST") if one not in set(rested)]
     lost = [one for one in posts if one.end is not End.RIGHT]
     found.note(f"{len(gets) + len(posts)} races")
-    found.counted("GET errors", len(load.bad(method="GET")), most=0)
+    found.none("GET errors", load.bad(method="GET"))
     asked = [one for one in stage.ledgers() if one.kind == "asked" and one.method == "POST"]
     found.counted("POST duplicates", len(asked) - len({one.id for one in asked}), most=0)
     found.counted("POSTs with something else than a right answer or a marked 502", sum(
         one.end is not End.MARKED or one.status != 502 for one in lost), most=0)  # fmt: skip
     found.note(f"{len(lost)} of {len(posts)} POSTs got 502")
     late = [one for one in rested if one.end is not End.RIGHT]
-    found.counted(f"POST errors with the pool's 4 s before the backend's 5 s, of {len(rested)}", len(late), most=0)
+    found.none(f"POST errors with the pool's 4 s before the backend's 5 s, of {len(rested)}", late)
 
 
 EXPERIMENTS = [

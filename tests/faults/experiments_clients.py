@@ -14,7 +14,7 @@ from tests.faults.experiments_broken import gets_and_posts
 from tests.faults.experiments_slow import CANARY, CAP
 from tests.faults.findings import Findings
 from tests.faults.ledger import ASKED, LEFT, TAKEN
-from tests.faults.load import P99, Load, Shape, percentile
+from tests.faults.load import P99, Load, Shape
 from tests.faults.processes import resident
 from tests.faults.rig import Experiment, Setup, Stage
 from tests.waiting import until
@@ -39,8 +39,8 @@ async def meanwhile(load: Load, work: Coroutine[Any, Any, None]) -> AsyncIterato
 
 def judge_others(load: Load, found: Findings, most: float) -> None:
     """What the good traffic had of it: no errors, and a p99 of at most so many times what it was."""
-    was, now = percentile(load.of("before"), P99), percentile(load.of("fault"), P99)
-    found.counted("errors of good traffic", len(load.bad("before", "fault", "after")), most=0)
+    was, now = load.p(P99, load.of("before")), load.p(P99, load.of("fault"))
+    found.none("errors of good traffic", load.bad("before", "fault", "after"))
     found.timed("its p99 before", was)
     found.timed("during", now, most=max(most * was, was + 2))
 

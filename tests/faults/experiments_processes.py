@@ -15,7 +15,7 @@ from router.process.orphans import started_at
 from tests.faults.client import End, Outcome, Request
 from tests.faults.experiments_machine import lag_watched
 from tests.faults.findings import Findings
-from tests.faults.load import P99, Shape, get, percentile
+from tests.faults.load import P99, Shape, get
 from tests.faults.processes import resident
 from tests.faults.restart import unobserved
 from tests.faults.rig import Experiment, Setup, Stage
@@ -90,7 +90,7 @@ async def worker_killed(stage: Stage, found: Findings) -> None:
         if one not in in_flight and not any(at <= one.due <= at + CLOSING_SECONDS for at in kills)
     ]  # fmt: skip
     found.note(f"{len(kills)} kills, {len(in_flight)} requests in flight, failures: {ends_of(bad)}")
-    found.counted("failures of requests not in flight at a kill", len(later), most=0)
+    found.none("failures of requests not in flight at a kill", later)
     found.counted("failures that are no detectable break", sum(one.end is not End.BROKEN for one in bad), most=0)
     found.timed("the new worker serves after", 1000 * max(seconds), most=1000)
     lost = await without_a_line(stage, load.outcomes)
@@ -117,8 +117,8 @@ async def worker_stopped(stage: Stage, found: Findings) -> None:
         await load.some("after", stage.many(3200, 60))
     new = newcomers.of("fault")
     found.note(f"{len(new)} new connections while it was stopped")
-    found.timed("their p99", percentile(new, P99), most=200)
-    found.counted("their failures", len(newcomers.bad()), most=0)
+    found.timed("their p99", newcomers.p(P99, new), most=200)
+    found.none("their failures", newcomers.bad())
     found.timed("killed after", killed, most=2.5, least=1.5, unit="s")
     bad = load.bad()
     found.note(f"failures of those who were connected to it: {ends_of(bad)}")
@@ -146,9 +146,9 @@ async def parent_killed(stage: Stage, found: Findings) -> None:
             await until(lambda: not any(started_at(pid) for pid in orphans), within=30)
         await load.some("after", stage.many(3200, 60))
     found.note(f"{alive} workers served on for {alone:.1f} s without a parent, then a new one was started")
-    found.counted("failures without a parent", len(load.bad("orphans")), most=0)
-    found.counted("failures while the new one took over", len(load.bad("relief")), most=0)
-    found.counted("later", len(load.bad("after")), most=0)
+    found.none("failures without a parent", load.bad("orphans"))
+    found.none("failures while the new one took over", load.bad("relief"))
+    found.none("later", load.bad("after"))
     left = sum(started_at(pid) > 0 for pid in orphans)
     found.counted("orphans that still hold the port", left, most=0)
     found.counted("good answers without exactly one line", await without_a_line(stage, load.outcomes), most=0)
@@ -280,7 +280,7 @@ async def reloaded(stage: Stage, found: Findings) -> None:
         one for one in load.outcomes
         if one.end is End.RIGHT and one.backend not in _BACKENDS[one.fields["x-ring-version"]]
     ]  # fmt: skip
-    found.counted(f"{times} reloads: failures", len(load.bad()), most=0)
+    found.none(f"{times} reloads: failures", load.bad())
     found.counted("answers of another version than the decision's", len(torn), most=0)
     found.timed("longest stall of a worker's loop", max(lags), most=20)
     found.size("workers grew by", grown, most=2)

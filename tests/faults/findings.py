@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -15,6 +16,11 @@ class Findings:
 
     def counted(self, what: str, value: float, *, most: float | None = None, least: float | None = None) -> None:
         self._add(what, value, "", most, least, is_judged=True)
+
+    def none(self, what: str, bad: Sequence[object]) -> None:
+        """There are none of these; the first ones are shown if there are."""
+        self.counted(what, len(bad), most=0)
+        self.broken += [f"  {one}" for one in bad[:3]]
 
     def timed(
         self, what: str, value: float, *, most: float | None = None, least: float | None = None, unit: str = "ms"

@@ -16,6 +16,10 @@ from typing import Any, Final, Self
 
 from tests.faults.client import End, Outcome, Request, Wire, ask
 
+P50: Final = 50.0
+P99: Final = 99.0
+STALL_SECONDS: Final = 0.01
+"""Later than this is a stall: of the machine, or of the rig, which starts and ends processes meanwhile."""
 Make = Callable[[str, int], Request]
 
 
@@ -56,8 +60,8 @@ class Load:
         self.outcomes: list[Outcome] = []
         self.in_flight: set[Outcome] = set()
         self.sent = 0
-        self.late = 0.0
-        """By how much the load itself was late at the most, seconds: not the router's doing."""
+        self.stalls: list[tuple[float, float]] = []
+        """When the load itself did not come to run: what was on its way then has no latency of the router's."""
         self._free: collections.deque[Wire] = collections.deque()
         self._is_open = True
         self._group = asyncio.TaskGroup()
@@ -88,7 +92,9 @@ class Load:
             now = time.monotonic()
             if due > now:
                 await asyncio.sleep(due - now)
-            self.late = max(self.late, time.monotonic() - due)
+            now = time.monotonic()
+            if now - due > STALL_SECONDS:
+                self.stalls.append((due, now))
             self.sent += 1
             request = self.shape.make(f"{self.prefix}-{self.sent}", self.sent)
             is_fresh = bool(every and self.sent % every == 0) or request.is_websocket
@@ -169,6 +175,16 @@ class Load:
         """What was not the backend's own good answer: errors, breaks, refusals."""
         return [one for one in self.of(*phases, method=method) if one.end is not End.RIGHT or one.status >= 400]
 
+    def p(self, percent: float, outcomes: list[Outcome]) -> float:
+        """A percentile of their latencies, in ms, without those that met a stall of the load; 0 without any."""
+        return percentile(self.unstalled(outcomes), percent)
+
+    def unstalled(self, outcomes: list[Outcome]) -> list[Outcome]:
+        return [one for one in outcomes if not self.has_stalled(one)]
+
+    def has_stalled(self, one: Outcome) -> bool:
+        return any(begin < one.ended and one.due < end for begin, end in self.stalls)
+
 
 def percentile(outcomes: list[Outcome], percent: float) -> float:
     """Of the latencies, in ms; 0 without any."""
@@ -176,7 +192,3 @@ def percentile(outcomes: list[Outcome], percent: float) -> float:
         return 0.0
     ordered = sorted(one.took for one in outcomes)
     return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
-P50: Final = 50.0
-P99: Final = 99.0

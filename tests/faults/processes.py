@@ -132,7 +132,7 @@ class Backend:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL; return when it is gone, and its port with it."""
+        """SIGKILL; return when it is gone, and its port with it: some milliseconds in which the load stands still."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(STOP_SECONDS)

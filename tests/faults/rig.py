@@ -10,7 +10,7 @@ How to add a row:
             await stage["a"].start()
             await load.some("after", stage.many(2000, 60))
         found.counted("errors", len(load.bad()), most=0)          # a figure with its limit: the verdict
-        found.timed("p99", percentile(load.of("fault"), P99), most=20)
+        found.timed("p99", load.p(P99, load.of("fault")), most=20)
 
     EXPERIMENTS = [Experiment(5, "what breaks", "what is promised", "the figure", refused, Setup(endpoints=2))]
 
@@ -103,7 +103,10 @@ class Observer:
             self.admin_seconds.append(time.monotonic() - began)
         except OSError:
             self.admin_failures += self.is_looking
-        self.most_resident = max(self.most_resident, resident(router.workers()))
+        self.most_resident = max(self.most_resident, await asyncio.to_thread(self._resident))
+
+    def _resident(self) -> int:
+        return resident(self._stage.router.workers())
 
 
 class Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import platform
 import subprocess
@@ -16,6 +17,8 @@ from tests.faults import (
     experiments_clients,
     experiments_machine,
     experiments_processes,
+    experiments_redis,
+    experiments_replies,
     experiments_slow,
 )
 from tests.faults.processes import ROOT
@@ -23,6 +26,7 @@ from tests.faults.rig import Experiment, Row, perform_alone
 
 MODULES: Final = (
     experiments_broken, experiments_slow, experiments_clients, experiments_machine, experiments_processes,
+    experiments_redis, experiments_replies,
 )  # fmt: skip
 EXPERIMENTS: Final = sorted((one for module in MODULES for one in module.EXPERIMENTS), key=lambda one: one.number)
 DOCUMENT: Final = ROOT / "docs" / "faults.md"
@@ -49,7 +53,7 @@ After every row these hold as well, unless it says otherwise:
 
 The load is 400 requests a second, due at fixed times and timed from when they were due: GET 60 %, POST 25 %, chunks
 both ways 10 %, WebSocket 5 %, on 64 kept connections, 20 a second on new ones. About 4 s before, 10 s of fault, 8 s
-after; each row ran once.
+after; each row ran once. A request that met a stall of the load itself is not timed.
 
 """
 
@@ -94,6 +98,7 @@ async def run(experiments: list[Experiment], *, is_short: bool) -> list[Row]:
         except Exception as error:  # noqa: BLE001 - one row must not take the others along
             traceback.print_exc()
             row = Row(experiment, "the experiment did not come to its end", (f"{type(error).__name__}: {error}"[:300],))
+        gc.collect()
         rows.append(row)
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
