@@ -144,33 +144,33 @@ async def failover(stage: Stage, found: Findings) -> None:
     switched: list[float] = []
     backwards: list[tuple[float, float]] = []
     seconds: dict[str, float] = {}
-    async with behind_a_shim(stage) as shim:
-        await command(first.port, "HSET", WEIGHTS, "canary", "10", "rev", "1")
-        await is_applied(stage, 10)
-        async with stage.load(BY_USER) as load, stage.load(Shape(rate=0)) as beside:
-            async with (
-                meanwhile(beside, follow(sentinels, shim, switched)),
-                meanwhile(beside, _watch(stage, backwards)),
-            ):
-                await load.some("before", stage.many(1600, USERS))
-                load.phase = "fault"
-                began = time.monotonic()
-                first.running.kill()
-                seconds["SIGKILL: visible after"] = await _written_by_the_next(stage, shim, first.port, 11) - began
-                first.arguments = ["--replicaof", "127.0.0.1", str(second.port)]
-                await asyncio.to_thread(first.start)
-                await until(lambda: _is_copy(first.port, "11"), within=20)
-                await sentinels.know_each_other(1)
-                began = time.monotonic()
-                second.running.send(signal.SIGSTOP)
-                try:
-                    seconds["SIGSTOP: visible after"] = await _written_by_the_next(stage, shim, second.port, 12) - began
-                finally:
-                    second.running.send(signal.SIGCONT)
-                with contextlib.suppress(RedisError, OSError):  # READONLY, if it has heard the news already
-                    await command(second.port, "HSET", WEIGHTS, "canary", "77", "rev", "77")
-                await load.some("fault", stage.many(1200, USERS))
-                await load.some("after", stage.many(3200, USERS))
+    shim = await behind_a_shim(stage)
+    await command(first.port, "HSET", WEIGHTS, "canary", "10", "rev", "1")
+    await is_applied(stage, 10)
+    async with stage.load(BY_USER) as load, stage.load(Shape(rate=0)) as beside:
+        async with (
+            meanwhile(beside, follow(sentinels, shim, switched)),
+            meanwhile(beside, _watch(stage, backwards)),
+        ):
+            await load.some("before", stage.many(1600, USERS))
+            load.phase = "fault"
+            began = time.monotonic()
+            first.running.kill()
+            seconds["SIGKILL: visible after"] = await _written_by_the_next(stage, shim, first.port, 11) - began
+            first.arguments = ["--replicaof", "127.0.0.1", str(second.port)]
+            await asyncio.to_thread(first.start)
+            await until(lambda: _is_copy(first.port, "11"), within=20)
+            await sentinels.know_each_other(1)
+            began = time.monotonic()
+            second.running.send(signal.SIGSTOP)
+            try:
+                seconds["SIGSTOP: visible after"] = await _written_by_the_next(stage, shim, second.port, 12) - began
+            finally:
+                second.running.send(signal.SIGCONT)
+            with contextlib.suppress(RedisError, OSError):  # READONLY, if it has heard the news already
+                await command(second.port, "HSET", WEIGHTS, "canary", "77", "rev", "77")
+            await load.some("fault", stage.many(1200, USERS))
+            await load.some("after", stage.many(3200, USERS))
     judge(load, found, 1.05)
     for words, took in seconds.items():
         found.timed(words, took, most=5, unit="s")

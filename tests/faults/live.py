@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+import weakref
+from collections.abc import Iterable
 from typing import Final
 
 from tests.faults.client import Outcome, Request
@@ -78,13 +78,19 @@ async def change(stage: Stage, percent: int) -> float:
     return await is_applied(stage, percent)
 
 
-@contextlib.asynccontextmanager
-async def behind_a_shim(stage: Stage) -> AsyncIterator[Shim]:
-    """The router's way to Redis leads through it until the block ends, and straight there afterwards."""
+_SHIMS: Final[weakref.WeakKeyDictionary[Stage, Shim]] = weakref.WeakKeyDictionary()
+
+
+async def behind_a_shim(stage: Stage) -> Shim:
+    """The router's way to Redis leads through it from now on; a stage has one, whatever its rows did to it before."""
     assert stage.redis is not None
-    async with Shim(stage.redis.port) as shim:
+    shim = _SHIMS.get(stage)
+    if shim is None:
+        shim = _SHIMS[stage] = Shim(stage.redis.port)
+        await shim.start()
+        stage.later(shim.stop)
         await restarted(stage, config={"redis": shim.url})
-        yield shim
+    return shim
 
 
 def judge(load: Load, found: Findings, times: float) -> None:

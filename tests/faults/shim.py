@@ -23,7 +23,7 @@ def to_all(reply: bytes) -> Script:
 
 
 class Shim:
-    """Forwards connections to ``upstream``, a port of this machine; an asynchronous context manager."""
+    """Forwards connections to ``upstream``, a port of this machine, between ``start`` and ``stop``."""
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
@@ -37,12 +37,11 @@ class Shim:
         self.connected: list[float] = []
         self._open: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Shim:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._server.close()
         self.cut()
 
