@@ -17,7 +17,6 @@ from tests.waiting import until
 HARD: Final = struct.pack("ii", 1, 0)
 _AT_ONCE: Final = 200
 _SMALL: Final = 4096
-_SIP_SECONDS: Final = 0.002
 
 
 class Guest(asyncio.Protocol):
@@ -30,12 +29,15 @@ class Guest(asyncio.Protocol):
         self.gone_at = 0.0
         self.got = 0
         self.first = b""
+        self.is_sipping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.got += len(data)
+        if self.is_sipping:
+            self.transport.pause_reading()
         self.first = (self.first + data)[:64]
 
     def eof_received(self) -> None:
@@ -89,13 +91,11 @@ async def trickle(guests: list[Guest], byte: Callable[[int], bytes], seconds: fl
 async def sip(guests: list[Guest], seconds: float = 1.0) -> None:
     """Each reads what its narrow socket holds, once a second (some kilobytes), until this is cancelled."""
     for guest in guests:
-        guest.transport.pause_reading()
+        guest.is_sipping = True
     while True:
         for number, guest in enumerate(guests):
             if not guest.gone_at:
                 guest.transport.resume_reading()
-                await asyncio.sleep(_SIP_SECONDS)
-                guest.transport.pause_reading()
             if number % 20 == 19:
                 await asyncio.sleep(seconds * 20 / len(guests))
         await asyncio.sleep(seconds if len(guests) < 20 else 0)

@@ -54,8 +54,7 @@ async def slow(stage: Stage, found: Findings) -> None:
         found.share(words, sum(one.end is End.RIGHT for one in all_of), len(all_of), least=100)
     stalled = named(load, "stall")
     found.share("stalls broken off", sum(one.end is End.BROKEN for one in stalled), len(stalled), least=100)
-    off = max((abs(one.took - 2) for one in load.unstalled(stalled)), default=0.0)
-    found.timed("furthest from the limit of 2 s", 1000 * off, most=100)
+    found.near_limit(2, [one.took for one in load.unstalled(stalled)], most=100)
 
 
 async def silent(stage: Stage, found: Findings) -> None:
@@ -75,8 +74,7 @@ async def silent(stage: Stage, found: Findings) -> None:
     found.note(f"{len(late)} of {len(lost.outcomes)} got 504, {len(turned_away)} got 503")
     strange = [one for one in lost.outcomes if one.end is not End.MARKED or one.status not in (503, 504)]
     found.none("something else", strange)
-    off = max((abs(one.took - 2) for one in lost.unstalled(late)), default=0.0)
-    found.timed("504 furthest from the limit of 2 s", 1000 * off, most=600)
+    found.near_limit(2, [one.took for one in lost.unstalled(late)], most=600)
     found.counted("in flight at the backend", figures["most_in_flight"], most=CAP)
     found.size("workers grew by", grown, most=20)
     found.none("errors of the other ring", load.bad())

@@ -27,6 +27,15 @@ class Findings:
     ) -> None:
         self._add(what, value, f" {unit}", most, least, is_judged=not self.is_short)
 
+    def near_limit(self, limit: float, took: Sequence[float], *, most: float) -> None:
+        """How far from the limit (seconds) these ended, in ms. None of them is no figure, and said."""
+        if took:
+            self.timed(
+                f"furthest from the limit of {limit:g} s", 1000 * max(abs(one - limit) for one in took), most=most
+            )
+        else:
+            self.note(f"nothing to be timed against the limit of {limit:g} s")
+
     def size(self, what: str, mib: float, *, most: float | None = None) -> None:
         """Memory, MiB; judged in the long form."""
         self._add(what, mib, " MiB", most, None, is_judged=not self.is_short)
