@@ -238,7 +238,7 @@ async def wiped(stage: Stage, found: Findings) -> None:
         )
         code = await reset.wait()
         took = await is_applied(stage, 0)
-        await load.some("after", stage.many(1600, USERS))
+        await load.some("after", stage.many(3200, USERS))
     found.none("errors", load.bad())
     found.counted("users in another ring", moved(load.of("before", "fault")), most=0)
     found.holds("the weight stayed", still == 30)
