@@ -58,7 +58,7 @@ $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
 fuzz: $(VENV)/ready ## any bytes from either side, for FUZZ_SECONDS (default 300)
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(or $(FUZZ_SECONDS),300)
 
-faults: $(VENV)/ready ## the fault table: some twenty minutes; writes docs/faults.md
+faults: $(VENV)/ready ## the fault table: some forty minutes; writes docs/faults.md
 	$(BIN)/python -m tests.faults
 
 compiled: $(COMPILED)/ready ## the request's way as native code, in build/compiled (needs a C compiler)

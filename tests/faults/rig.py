@@ -98,7 +98,10 @@ class Observer:
             self.admin_seconds.append(time.monotonic() - began)
         except OSError:
             self.admin_failures += self.is_looking
-        self.most_resident = max(self.most_resident, await asyncio.to_thread(lambda: resident(router.workers())))
+        self.most_resident = max(self.most_resident, await asyncio.to_thread(self._resident))
+
+    def _resident(self) -> int:
+        return resident(self._stage.router.workers())
 
 
 class Stage:

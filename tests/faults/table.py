@@ -17,13 +17,17 @@ from tests.faults import (
     experiments_clients,
     experiments_machine,
     experiments_processes,
+    experiments_redis,
+    experiments_replies,
     experiments_slow,
+    experiments_soak,
 )
 from tests.faults.processes import ROOT
 from tests.faults.rig import Experiment, Row, perform_alone
 
 MODULES: Final = (
     experiments_broken, experiments_slow, experiments_clients, experiments_machine, experiments_processes,
+    experiments_redis, experiments_replies, experiments_soak,
 )  # fmt: skip
 EXPERIMENTS: Final = sorted((one for module in MODULES for one in module.EXPERIMENTS), key=lambda one: one.number)
 DOCUMENT: Final = ROOT / "docs" / "faults.md"

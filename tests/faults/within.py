@@ -18,7 +18,7 @@ import uvloop
 from tests.faults.client import End, Outcome, Request, Wire, ask
 from tests.faults.experiments_slow import CANARY
 from tests.faults.findings import Findings
-from tests.faults.load import P99, Load, Shape, get, percentile
+from tests.faults.load import P99, Load, Shape, get
 from tests.faults.rig import Experiment, Stage, perform
 from tests.waiting import until
 
@@ -58,11 +58,9 @@ async def no_ports(stage: Stage, found: Findings) -> None:
     failed = [one for one in held if one.end is not End.RIGHT]
     marked = [one for one in failed if one.end is End.MARKED and one.status in (502, 503)]
     found.counted("failures that are no marked 502 or 503", len(failed) - len(marked), most=0)
-    found.timed("p99 of those that failed", percentile(failed, P99), most=1000)
+    found.timed("p99 of those that failed", load.p(P99, failed), most=1000)
     others = [one for one in load.bad() if "-held" not in one.request.id]
-    found.counted("errors of the other ring, on pooled connections", len(others), most=0)
-    for one in others[:3]:
-        found.note(f"{one} {one.took:.2f} s")
+    found.none("errors of the other ring, on pooled connections", others)
 
 
 EXPERIMENT: Final = Experiment(27, "within", "", "", no_ports)

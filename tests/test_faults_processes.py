@@ -1,0 +1,15 @@
+"""The short form of the fault table's rows about the router's own processes, and of everything at random."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import experiments_processes, experiments_soak
+from tests.faults.short import kept
+
+ROWS = {one.number: one for one in (*experiments_processes.EXPERIMENTS, *experiments_soak.EXPERIMENTS)}
+
+
+@pytest.mark.parametrize("numbers", [(34, 29, 30, 31, 32, 33), (46,)])
+async def test_processes_that_are_killed_stopped_and_replaced_are_not_noticed(numbers: tuple[int, ...]) -> None:
+    await kept(*(ROWS[number] for number in numbers))

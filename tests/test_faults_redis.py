@@ -1,0 +1,15 @@
+"""The short form of the fault table's rows about Redis; rows with the same stage share one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import experiments_redis, experiments_replies
+from tests.faults.short import kept
+
+ROWS = {one.number: one for one in (*experiments_redis.EXPERIMENTS, *experiments_replies.EXPERIMENTS)}
+
+
+@pytest.mark.parametrize("numbers", [(40, 36, 37, 39, 35, 43, 42, 41, 38)])
+async def test_whatever_redis_does_no_request_notices(numbers: tuple[int, ...]) -> None:
+    await kept(*(ROWS[number] for number in numbers))
