@@ -51,7 +51,7 @@ class Backend:
         self._open[writer] = task
         try:
             await self.serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
+        except (OSError, EOFError, RuntimeError, asyncio.CancelledError):  # uvloop: written to when it is closed
             pass
         finally:
             del self._open[writer]

@@ -231,7 +231,7 @@ def _goes_again(exchange: Exchange, endpoint: Endpoint, why: str) -> bool:
     if len(exchange.tried) >= pool.retries.attempts:
         return False
     other = pool.other(exchange.downstream.plane.choose, [*exchange.tried, endpoint])
-    if other is None and why == "timeout":
+    if other is None and why != "status":  # the same one again would do the same again
         return False
     if not pool.budget.take(pool.begun):
         _count(pool.counters.retries, "no_budget")
