@@ -31,11 +31,11 @@ from tests.faults.live import (
     store_state,
     weight,
 )
-from tests.faults.load import Shape
+from tests.faults.load import Load, Shape
 from tests.faults.processes import ROOT
 from tests.faults.restart import unobserved
 from tests.faults.rig import Experiment, Stage
-from tests.faults.sentinels import Sentinels, command, follow, replica_of
+from tests.faults.sentinels import Sentinels, command, followed, replica_of
 from tests.faults.shim import Shim
 from tests.waiting import until
 
@@ -105,11 +105,7 @@ async def paused(stage: Stage, found: Findings) -> None:
     async with stage.load(BY_USER) as load:
         await load.some("before", stage.many(1600, USERS))
         load.phase = "fault"
-        await ask(stage, "CLIENT", "PAUSE", str(stage.many(10_000, 3000)), "ALL")
-        await until(lambda: _is(stage, "down"), within=10)
-        await until(lambda: _is(stage, "live"), within=20)
-        load.phase = "changed"
-        after_pause = await change(stage, 31)
+        after_pause = 0.0 if stage.is_short else await _paused_by_command(stage, load)
         stage.redis.running.send(signal.SIGSTOP)
         try:
             ends = time.monotonic() + stage.many(20, 3)
@@ -130,6 +126,15 @@ async def paused(stage: Stage, found: Findings) -> None:
     found.timed("after SIGCONT", after_stop, most=2, unit="s")
 
 
+async def _paused_by_command(stage: Stage, load: Load) -> float:
+    """The seconds a change takes afterwards."""
+    await ask(stage, "CLIENT", "PAUSE", "10000", "ALL")
+    await until(lambda: _is(stage, "down"), within=10)
+    await until(lambda: _is(stage, "live"), within=20)
+    load.phase = "changed"
+    return await change(stage, 31)
+
+
 # -- other data --------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +146,6 @@ async def failover(stage: Stage, found: Findings) -> None:
     second = replica_of(stage, first.port)
     sentinels = Sentinels(stage, first.port)
     await sentinels.know_each_other(1)
-    switched: list[float] = []
     backwards: list[tuple[float, float]] = []
     seconds: dict[str, float] = {}
     shim = await behind_a_shim(stage)
@@ -149,7 +153,7 @@ async def failover(stage: Stage, found: Findings) -> None:
     await is_applied(stage, 10)
     async with stage.load(BY_USER) as load, stage.load(Shape(rate=0)) as beside:
         async with (
-            meanwhile(beside, follow(sentinels, shim, switched)),
+            followed(beside, sentinels, shim) as switched,
             meanwhile(beside, _watch(stage, backwards)),
         ):
             await load.some("before", stage.many(1600, USERS))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 
 from router.control.link import make_client
 from router.control.redis_server import find_server
+from tests.faults.load import Load
 from tests.faults.processes import popen, ports
 from tests.faults.rig import Stage
 from tests.faults.shim import Shim
@@ -96,9 +98,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-async def follow(sentinels: Sentinels, shim: Shim, switched: list[float]) -> None:
-    """Point the shim at the primary, whoever that is, and note when it changed; until it is cancelled."""
-    while True:
+@contextlib.asynccontextmanager
+async def followed(load: Load, sentinels: Sentinels, shim: Shim) -> AsyncIterator[list[float]]:
+    """Until the block ends the shim points at the primary, whoever that is; the moments when it changed."""
+    switched: list[float] = []
+    is_over = asyncio.Event()  # not a cancellation: a client of Redis may take it for a time-out of its own
+    load.start(_follow(sentinels, shim, switched, is_over))
+    try:
+        yield switched
+    finally:
+        is_over.set()
+
+
+async def _follow(sentinels: Sentinels, shim: Shim, switched: list[float], is_over: asyncio.Event) -> None:
+    while not is_over.is_set():
         with contextlib.suppress(RedisError, OSError):
             port = await sentinels.primary()
             if port != shim.upstream:
