@@ -189,11 +189,18 @@ class VersionPool:
 
         One that cannot be reached is found out about in the background: a user only goes where a connection is left.
         """
+        left = [e for e in self._resorts() if self._has_room(e)]
+        return left[choose(len(left))] if left else None
+
+    def _resorts(self) -> list[Endpoint]:
         left = [e for e in self.endpoints if not e.is_drained and e.weight > 0]
         reached = [e for e in left if e.standing is not Standing.UNREACHABLE]
-        left = reached or [e for e in left if e.reserve.idle]
-        left = [e for e in left if self._has_room(e)]
-        return left[choose(len(left))] if left else None
+        return reached or [e for e in left if e.reserve.idle]
+
+    @property
+    def rank(self) -> int:
+        """How far it can be relied on when no version is well: 2 with a usable endpoint, 1 with a last resort, or 0."""
+        return 2 if self.usable else 1 if self._resorts() else 0
 
     def other(self, choose: Choose, tried: list[Endpoint]) -> Endpoint | None:
         """Another one than those that have failed a request."""
