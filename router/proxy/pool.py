@@ -280,8 +280,14 @@ class VersionPool:
             self._eject(endpoint, now)
 
     def _eject(self, endpoint: Endpoint, now: float) -> None:
-        ejected = sum(1 for e in self.endpoints if e.standing is Standing.EJECTED)
-        if (ejected + 1) * 10_000 <= self._outliers.max_ejected_basis_points * len(self.endpoints):
+        # Of those that could serve: one whose sibling is drained or dead is the last one left.
+        able = [
+            e
+            for e in self.endpoints
+            if e.weight > 0 and not e.is_down and not e.is_drained and e.standing is not Standing.UNREACHABLE
+        ]
+        ejected = sum(1 for e in able if e.standing is Standing.EJECTED)
+        if (ejected + 1) * 10_000 <= self._outliers.max_ejected_basis_points * len(able):
             self.happened(endpoint, Event.OUTLIER, now)
 
     def _is_much_worse(self, endpoint: Endpoint, now: float) -> bool:
