@@ -143,6 +143,26 @@ async def test_a_version_further_out_that_dies_while_it_is_a_refuge_passes_its_g
         await settled(router)
 
 
+@pytest.mark.parametrize("how", ["just back", "down by checks"])
+async def test_when_no_version_is_well_one_that_can_answer_is_a_refuge_all_the_same(how: str) -> None:
+    async with backends("canary", "early", "everyone") as three:
+        well = of(*three, return_after=60.0)
+        outer = well.versions[-1]
+        out = replace(outer, down=tuple(one.address for one in outer.endpoints))
+        sick = replace(well, versions=(*well.versions[:-1], out))
+        async with running_plane(snapshot(sick)) as router:
+            for one in three[:2]:
+                await one.dies()
+            if how == "just back":
+                router.plane.install(snapshot(well, generation=2))
+            client = Client(router, lines=CANARY)
+            answers = [await client.ask("POST", b"x") for _ in range(5)]
+            assert {(answer.status, answer.version, answer.reason) for answer in answers} == {(200, "v1", "fallback")}
+            own = await Client(router).ask()
+            assert (own.status, own.version, own.reason) == (200, "v1", "")
+            await settled(router)
+
+
 async def test_a_killed_ring_is_no_refuge() -> None:
     async with backends("canary", "early", "everyone") as three:
         async with running_plane(snapshot(of(*three, killed=("early",)))) as router:

@@ -184,6 +184,21 @@ def test_no_more_than_the_configured_share_is_ejected(count: int, most: int) -> 
     assert sum(standing is Standing.EJECTED for standing in yard.standings()) == most * count // 10_000
 
 
+@pytest.mark.parametrize("how", ["drained", "down by checks", "unreachable", "without weight"])
+def test_the_last_one_that_is_left_is_never_ejected(how: str) -> None:
+    yard = Yard(1, 0 if how == "without weight" else 1)
+    if how == "drained":
+        yard.all[1].is_drained = True
+    elif how == "down by checks":
+        yard.all[1].is_down = True
+    elif how == "unreachable":
+        yard.happened(1, Event.CONNECT_FAILED)
+    yard.update()
+    yard.strike(0, 50)
+    assert yard.standings()[0] is Standing.WELL
+    assert yard.pool.is_well
+
+
 def test_an_endpoint_that_is_ejected_again_is_left_alone_for_longer_up_to_a_limit_and_is_forgiven() -> None:
     yard = Yard(1, 1, outliers=OutlierSpec(ejection=10, max_ejection=25), balance=BalanceSpec(slow_start=0))
     for seconds in (10, 20, 25, 25):

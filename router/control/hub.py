@@ -19,7 +19,14 @@ import msgspec
 import structlog
 
 from router.core.spec import SnapshotSpec
-from router.telemetry.counters import WorkerCounters, apply_report, fold
+from router.telemetry.counters import (
+    VersionCounters,
+    VersionKey,
+    WorkerCounters,
+    apply_report,
+    fold,
+    fold_versions,
+)
 from router.telemetry.messages import (
     LENGTH,
     Applied,
@@ -111,6 +118,14 @@ class Hub:
             fold(total, worker.counters, gauges=worker.writer is not None)
         return total
 
+    def versions(self) -> dict[VersionKey, VersionCounters]:
+        """That part of ``totals`` alone: with thousands of rings the whole takes long to add up."""
+        total: dict[VersionKey, VersionCounters] = {}
+        fold_versions(total, self._folded.versions, gauges=False)
+        for worker in self.workers.values():
+            fold_versions(total, worker.counters.versions, gauges=worker.writer is not None)
+        return total
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         worker: WorkerState | None = None
         try:
@@ -144,10 +159,15 @@ class Hub:
             self._log.error(f"counters of a dead worker are kept in memory alone: {error}")
 
     def _fold(self, worker: WorkerState) -> None:
-        """A worker that is gone: what it counted stays."""
+        """A worker that is gone: what it counted stays, but for endpoints that are gone as well."""
         if self.workers.get(worker.pid) is worker:
             del self.workers[worker.pid]
             fold(self._folded, worker.counters, gauges=False)
+            if self.spec is not None:
+                services = self.spec.services
+                named = {(s.name, v.name, e.address) for s in services for v in s.versions for e in v.endpoints}
+                for gone in self._folded.endpoints.keys() - named:
+                    del self._folded.endpoints[gone]
             self._keep_folded()
 
     def _welcome(self, slot: int, pid: int, writer: asyncio.StreamWriter) -> WorkerState:

@@ -199,7 +199,7 @@ class Control:
             self._say_troubles()
 
     def _say_troubles(self) -> None:
-        before, self._troubles = self._troubles, troubles(self.hub.totals().versions)
+        before, self._troubles = self._troubles, troubles(self.hub.versions())
         for sentence in news(before, self._troubles, self.hub.expected):
             self._log.warning(sentence)
 

@@ -76,9 +76,17 @@ class Lane:
         """Likewise; empty if nothing is said."""
 
     def outward(self, plane: DataPlane) -> Lane:
-        """The lane of the nearest version outward that is well, for those whose own is not; this one if none is."""
+        """The lane of the nearest version outward that is well, for those whose own is not; this one if none is.
+
+        Where nobody at all is well, one that can answer is a refuge for those whose own version cannot.
+        """
+        refuge = self
         for version in self.outer:
             lane = plane.lane_outward(self, version)
-            if lane is not None and lane.pool.is_well:
+            if lane is None:
+                continue
+            if lane.pool.is_well:
                 return lane
-        return self
+            if lane.pool.rank > refuge.pool.rank:
+                refuge = lane
+        return refuge

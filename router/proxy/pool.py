@@ -190,11 +190,18 @@ class VersionPool:
 
         One that cannot be reached is found out about in the background: a user only goes where a connection is left.
         """
+        left = [e for e in self._resorts() if self._has_room(e)]
+        return left[choose(len(left))] if left else None
+
+    def _resorts(self) -> list[Endpoint]:
         left = [e for e in self.endpoints if not e.is_drained and e.weight > 0]
         reached = [e for e in left if e.standing is not Standing.UNREACHABLE]
-        left = reached or [e for e in left if e.reserve.idle]
-        left = [e for e in left if self._has_room(e)]
-        return left[choose(len(left))] if left else None
+        return reached or [e for e in left if e.reserve.idle]
+
+    @property
+    def rank(self) -> int:
+        """How far it can be relied on when no version is well: 2 with a usable endpoint, 1 with a last resort, or 0."""
+        return 2 if self.usable else 1 if self._resorts() else 0
 
     def other(self, choose: Choose, tried: list[Endpoint]) -> Endpoint | None:
         """Another one than those that have failed a request."""
@@ -274,8 +281,14 @@ class VersionPool:
             self._eject(endpoint, now)
 
     def _eject(self, endpoint: Endpoint, now: float) -> None:
-        ejected = sum(1 for e in self.endpoints if e.standing is Standing.EJECTED)
-        if (ejected + 1) * 10_000 <= self._outliers.max_ejected_basis_points * len(self.endpoints):
+        # Of those that could serve: one whose sibling is drained or dead is the last one left.
+        able = [
+            e
+            for e in self.endpoints
+            if e.weight > 0 and not e.is_down and not e.is_drained and e.standing is not Standing.UNREACHABLE
+        ]
+        ejected = sum(1 for e in able if e.standing is Standing.EJECTED)
+        if (ejected + 1) * 10_000 <= self._outliers.max_ejected_basis_points * len(able):
             self.happened(endpoint, Event.OUTLIER, now)
 
     def _is_much_worse(self, endpoint: Endpoint, now: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -171,15 +172,7 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
             _add(endpoint.states, their_endpoint.states)
-    for version_key, their_version in other.versions.items():
-        version = into.versions.setdefault(version_key, VersionCounters())
-        version.trips += their_version.trips
-        for name in ("retries", "shed", "mirrored"):
-            _add(getattr(version, name), getattr(their_version, name))
-        if gauges:
-            version.waiting += their_version.waiting
-            version.sick += their_version.sick
-            version.open += their_version.open
+    fold_versions(into.versions, other.versions, gauges=gauges)
     _add(into.router_answers, other.router_answers)
     _add(into.failures, other.failures)
     into.access_log_dropped += other.access_log_dropped
@@ -188,3 +181,18 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         into.tunnels += other.tunnels
         into.resident_bytes += other.resident_bytes
         into.loop_lag_seconds = max(into.loop_lag_seconds, other.loop_lag_seconds)
+
+
+def fold_versions(
+    into: dict[VersionKey, VersionCounters], other: Mapping[VersionKey, VersionCounters], *, gauges: bool
+) -> None:
+    """The part of ``fold`` that is about versions."""
+    for key, theirs in other.items():
+        version = into.setdefault(key, VersionCounters())
+        version.trips += theirs.trips
+        for name in ("retries", "shed", "mirrored"):
+            _add(getattr(version, name), getattr(theirs, name))
+        if gauges:
+            version.waiting += theirs.waiting
+            version.sick += theirs.sick
+            version.open += theirs.open

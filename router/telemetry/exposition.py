@@ -94,8 +94,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         figures = self._figures
         yield from _traffic(figures)
-        yield from _upstream(figures.counters)
-        yield _endpoints(figures)
+        yield from _upstream(figures)
         yield from _versions(figures)
         yield from _rings(figures)
         yield from _health(figures)
@@ -182,31 +181,31 @@ def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_
     return rows
 
 
-def _upstream(counters: WorkerCounters) -> Iterator[Metric]:
+def _upstream(figures: Figures) -> Iterator[Metric]:
+    """Of the endpoints that there are: those that come and go with DNS would be ever more series."""
     failures = _counter("upstream_failures", "Failures of an endpoint.", (*ENDPOINT, "kind"))
     connections = _gauge(
         "endpoint_connections",
         "Connections to an endpoint. Idle ones are shared: each service and version that names the address shows them.",
         (*ENDPOINT, "state"),
     )
-    for key, figures in counters.endpoints.items():
-        for kind in ("connect", "tls", "timeout", "reset", "protocol"):
-            failures.add_metric([*key, kind], figures.failures.get(kind, 0))
-        connections.add_metric([*key, "active"], figures.active)
-        connections.add_metric([*key, "idle"], figures.idle)
-    yield from (failures, connections)
-
-
-def _endpoints(figures: Figures) -> Metric:
     up = _gauge(
         "endpoint_up",
         "1 while checks pass and a worker would send the endpoint requests; a drained one can be up.",
         ENDPOINT,
     )
+    ejections = _counter("endpoint_ejections", "Times that a worker left an endpoint alone.", (*ENDPOINT, "reason"))
     for service in figures.spec.services if figures.spec else ():
         for one in backends(service, figures.counters.endpoints):
-            up.add_metric([one.service, one.version, one.endpoint.address], float(one.is_well))
-    return up
+            key, known = (one.service, one.version, one.endpoint.address), one.counters
+            for kind in ("connect", "tls", "timeout", "reset", "protocol"):
+                failures.add_metric([*key, kind], known.failures.get(kind, 0))
+            connections.add_metric([*key, "active"], known.active)
+            connections.add_metric([*key, "idle"], known.idle)
+            up.add_metric(key, float(one.is_well))
+            for event in ("connect failed", "outlier"):
+                ejections.add_metric([*key, event.replace(" ", "_")], known.ejections.get(event, 0))
+    yield from (failures, connections, up, ejections)
 
 
 def _versions(figures: Figures) -> Iterator[Metric]:
@@ -218,7 +217,6 @@ def _versions(figures: Figures) -> Iterator[Metric]:
     again = _counter("retries", "Requests sent once more; no_budget: those that were not.", (*version, "reason"))
     shed = _counter("requests_shed", "Requests refused because there was too much to do.", (*version, "limit"))
     mirrored = _counter("mirrored_requests", "Copies of requests; dropped: those not sent.", (*version, "result"))
-    ejections = _counter("endpoint_ejections", "Times that a worker left an endpoint alone.", (*ENDPOINT, "reason"))
     for service in figures.spec.services if figures.spec else ():
         for one in service.versions:
             key = (service.name, one.name)
@@ -233,10 +231,7 @@ def _versions(figures: Figures) -> Iterator[Metric]:
                 shed.add_metric([*key, limit], counters.shed.get(limit, 0))
             for result in ("answered", "failed", "dropped"):
                 mirrored.add_metric([*key, result], counters.mirrored.get(result, 0))
-    for endpoint, known in figures.counters.endpoints.items():
-        for event in ("connect failed", "outlier"):
-            ejections.add_metric([*endpoint, event.replace(" ", "_")], known.ejections.get(event, 0))
-    yield from (avoided, is_open, waiting, trips, again, shed, mirrored, ejections)
+    yield from (avoided, is_open, waiting, trips, again, shed, mirrored)
 
 
 def _rings(figures: Figures) -> Iterator[Metric]:
