@@ -12,6 +12,9 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
     tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 
+# Most stories wait for something most of the time.
+SPREAD := -n 3 --dist loadfile
+
 SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption failing memory slow_clients soak
 
 .PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
@@ -40,13 +43,13 @@ lint: $(VENV)/ready ## ruff, mypy --strict, import rules
 	$(BIN)/lint-imports
 
 test: lint ## everything CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 	@$(MAKE) --no-print-directory test-compiled
 
 test-compiled: $(VENV)/ready ## the data plane's tests on native code
 	@if $(CAN_COMPILE); then \
 	    $(MAKE) --no-print-directory compiled && RING_ROUTER_TESTS=compiled PYTHONPATH=$(COMPILED):$(CURDIR) \
-	        $(BIN)/pytest --import-mode=append $(DATA_PLANE_TESTS); \
+	        $(BIN)/pytest $(SPREAD) --import-mode=append $(DATA_PLANE_TESTS); \
 	else echo "skipped: the data plane as native code (it needs apt-get install gcc libc6-dev python3-dev)"; fi
 
 $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)

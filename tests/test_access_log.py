@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -72,3 +75,62 @@ async def test_a_reader_that_stops_costs_counted_lines_and_nothing_else(tmp_path
     log.stop()
     os.close(reading)
     os.close(writing)
+
+
+def fill(log: AccessLog, count: int, name: str) -> None:
+    """So many lines, handed over as they come."""
+    for number in range(count):
+        log._parts.append(b'{"who":"%b","n":%d,"x":"%b"}\n' % (name.encode(), number, b"x" * 100))
+        log._lines += 1
+        if log._lines >= 64:
+            log.flush()
+    log.flush()
+
+
+def test_workers_that_share_a_slow_pipe_do_not_tear_each_others_lines() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    logs = [AccessLog(writing, "json"), AccessLog(writing, "json")]
+    for log, name in zip(logs, "ab", strict=True):
+        fill(log, 3_000, name)
+    got = bytearray()
+    while got.count(b"\n") < 6_000:
+        got += os.read(reading, 1_000)
+    for log in logs:
+        log.stop()
+    os.close(reading)
+    os.close(writing)
+    lines = [json.loads(line) for line in got.splitlines()]
+    for name in "ab":
+        assert [line["n"] for line in lines if line["who"] == name] == list(range(3_000))
+
+
+FULL = """
+import os, resource, sys
+from router.telemetry.access_log import AccessLog
+resource.setrlimit(resource.RLIMIT_FSIZE, (1050, resource.RLIM_INFINITY))
+out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+log = AccessLog(out, "json")
+def say(first, last):
+    for number in range(first, last):
+        log._parts.append(b'{"n":%06d}\\n' % number)
+        log._lines += 1
+    log.flush()
+    while log._made != log._done:
+        pass
+say(100000, 100200)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+say(100200, 100400)
+log.stop()
+print(log.dropped)
+"""
+
+
+def test_a_line_that_was_cut_by_a_full_disk_is_counted_and_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, timeout=30, check=True)
+    lines = path.read_text().splitlines()
+    whole = [line for line in lines if line.endswith("}")]
+    assert len(whole) == len(lines) - 1, "one is cut, and stands by itself"
+    assert len(whole) + int(done.stdout) == 400
+    assert [json.loads(line)["n"] for line in whole[-200:]] == list(range(100_200, 100_400))

@@ -8,8 +8,10 @@ cannot (a full disk, a reader that stopped) further lines are dropped and counte
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
+from select import PIPE_BUF
 from typing import Any, Final, Literal
 
 import msgspec
@@ -54,14 +56,17 @@ class AccessLog:
     """
 
     __slots__ = (
-        "_batches", "_descriptor", "_done", "_is_json", "_is_stopped", "_lines", "_lost", "_made", "_offset", "_parts",
-        "_refused", "_second", "_stamp", "_wake", "_writer", "form",
+        "_batches", "_descriptor", "_done", "_is_json", "_is_pipe", "_is_stopped", "_is_torn", "_lines", "_lost",
+        "_made", "_offset", "_parts", "_refused", "_second", "_stamp", "_wake", "_writer", "form",
     )  # fmt: skip
 
     def __init__(self, descriptor: int, form: Literal["json", "combined"], dropped: int = 0) -> None:
         self.form = form
         self._descriptor = descriptor
         self._is_json = form == "json"
+        self._is_pipe = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._is_torn = False
+        """Whether the last line written is a part of one."""
         self._offset = time.time() - time.monotonic()
         self._second = -1
         self._stamp = b""
@@ -167,11 +172,24 @@ class AccessLog:
 
     def _write(self, data: bytes, lines: int) -> int:
         """The number of lines that could not be written."""
-        while data:
+        mended = 1 if self._is_torn else 0
+        data = b"\n" * mended + data
+        at, size = 0, len(data)
+        while at < size:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                at += os.write(self._descriptor, data[at : self._end(data, at)])
             except BlockingIOError:
                 time.sleep(FLUSH_SECONDS)
             except OSError:
-                return min(lines, data.count(b"\n"))
+                if at:
+                    self._is_torn = data[at - 1 : at] != b"\n"
+                return min(lines, data.count(b"\n", max(at, mended)))
+        self._is_torn = False
         return 0
+
+    def _end(self, data: bytes, at: int) -> int:
+        """How far one write goes: workers share a pipe, and only short writes are not torn apart (POSIX, write)."""
+        size = len(data)
+        if not self._is_pipe or size - at <= PIPE_BUF:
+            return size
+        return (data.rfind(b"\n", at, at + PIPE_BUF) + 1) or (data.find(b"\n", at) + 1) or size
