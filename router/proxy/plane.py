@@ -183,6 +183,9 @@ class DataPlane:
     def joined(self, downstream: Downstream) -> Failure | None:
         """A client is connected; why it has to go again, if it has."""
         address = downstream.address
+        # Somebody may have lowered what this process may open: refusing is better than failing to accept, or having
+        # no descriptor left for a backend.
+        self._most = most_connections(self.listener.limits.connections, self._workers)
         count = self._of_client.get(address, 0) + 1
         self._of_client[address] = count
         downstream.is_trusted = bool(self._trusted) and self.trusts(address)
@@ -281,8 +284,6 @@ class DataPlane:
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
         self._count_decisions()
-        # Somebody may have lowered what this process may open: refusing is better than failing to accept.
-        self._most = most_connections(self.listener.limits.connections, self._workers)
         self.pools.count()
         return WorkerCounters(
             rings=read_meters(self._meters, whole=whole),

@@ -66,7 +66,7 @@ class AccessLog:
         self._is_json = form == "json"
         self._is_pipe = not stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._is_torn = False
-        """Whether the last line written is a part of one."""
+        """Whether the last line that is there may be a part of one: of ours, or of a sibling's on the same disk."""
         self._offset = time.time() - time.monotonic()
         self._second = -1
         self._stamp = b""
@@ -181,8 +181,7 @@ class AccessLog:
             except BlockingIOError:
                 time.sleep(FLUSH_SECONDS)
             except OSError:
-                if at:
-                    self._is_torn = data[at - 1 : at] != b"\n"
+                self._is_torn = True
                 return min(lines, data.count(b"\n", max(at, mended)))
         self._is_torn = False
         return 0
