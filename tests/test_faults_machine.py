@@ -11,10 +11,6 @@ from tests.faults import experiments_machine
 from tests.faults.findings import Findings
 from tests.faults.short import kept
 
-NOT_YET = {
-    22: "the line behind one that was torn by a full disk is torn as well, and not counted",
-    24: "descriptors for backends are not set aside when the limit falls under a running worker",
-}
 ROWS = {one.number: one for one in experiments_machine.EXPERIMENTS}
 
 
@@ -29,7 +25,11 @@ async def kept_if_possible(*numbers: int) -> None:
 
 async def test_a_machine_that_runs_out_of_something_stops_nobody() -> None:
     """Two stages beside each other: most of the time is waiting."""
-    await asyncio.gather(kept_if_possible(26, 23, 25), kept_if_possible(28))
+    await asyncio.gather(kept_if_possible(26, 22, 23, 25), kept_if_possible(28))
+
+
+async def test_a_worker_without_descriptors_keeps_those_it_has() -> None:
+    await kept_if_possible(24)
 
 
 async def test_a_machine_without_free_ports_goes_on_with_the_connections_it_has() -> None:
@@ -39,9 +39,3 @@ async def test_a_machine_without_free_ports_goes_on_with_the_connections_it_has(
     found = Findings(is_short=True)
     await experiments_machine.in_a_small_network(found)
     assert not found.broken, found.figures
-
-
-@pytest.mark.parametrize("number", sorted(NOT_YET))
-async def test_a_promise_whose_keeping_is_still_being_built(number: int, request: pytest.FixtureRequest) -> None:
-    request.applymarker(pytest.mark.xfail(reason=NOT_YET[number], strict=False))
-    await kept_if_possible(number)

@@ -142,6 +142,7 @@ async def refused(stage: Stage, found: Findings) -> None:
         load.phase = "start"
         await asyncio.gather(stage["a"].start(), stage["b"].start())
         up_at = time.monotonic()
+        await load.some("returning", stage.many(600, 100))
         await load.some("after", stage.many(3200, 80))
     found.none("one down: errors", load.bad("one down"))
     slower = load.p(P50, load.of("one down")) - load.p(P50, load.of("before"))
@@ -150,7 +151,7 @@ async def refused(stage: Stage, found: Findings) -> None:
     right = [one for one in both if one.end is End.MARKED and one.status in (502, 503)]
     found.share("both down: marked 502 or 503", len(right), len(both), least=100)
     found.timed("error p99", load.p(P99, both), most=20)
-    last = max((one.due - up_at for one in load.bad("after")), default=0.0)
+    last = max((one.due - up_at for one in (*load.bad("returning"), *load.bad("after"))), default=0.0)
     found.timed("last error after the start", 1000 * max(0.0, last), most=1000)
 
 

@@ -168,7 +168,9 @@ async def no_descriptors(stage: Stage, found: Findings) -> None:
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     count = 200
     async with stage.load(Shape(rate=100, make=get, kept=16, fresh=0)) as load:
-        await load.some("before", stage.many(400, 40))
+        await load.answers("before", stage.many(400, 40))
+        # All 16 are established now, whatever the load's own stalls are.
+        await asyncio.gather(*(load.ask(Request(f"{load.prefix}-all{one}"), phase="before") for one in range(16)))
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (64, before[1]))
         try:
             used, began = cpu_seconds(worker), time.monotonic()
