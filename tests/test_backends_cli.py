@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from router.telemetry.backends import Backend, backends
 from router.telemetry.counters import EndpointCounters, WorkerCounters, apply_report, fold
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
 from router.telemetry.messages import pack_counters, unpack_counters
+from tests.house import fixed, header, read_head
 from tests.redis_fixture import CONTROL, WEIGHTS, Server
 from tests.running import Router, free_ports, running_router
 from tests.waiting import until
@@ -92,6 +94,33 @@ async def test_an_endpoint_is_drained_shown_and_taken_back(tmp_path: Path, redis
         assert "undrain" in audit(redis_server)
         history = ring_router("weights", "history", config=router.config)
         assert f"drain - → {address}  (new kernel)" in history.output
+
+
+async def test_a_version_that_workers_avoid_is_named_below_its_endpoints(tmp_path: Path) -> None:
+    failing = fixed(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    async with running_router(tmp_path, workers=1, serve=failing) as router:
+        assert "avoided" not in type_in(router).output
+        text = router.config.read_text()
+        inside_out = text.replace("version: v2", "version: v3").replace("version: v1", "version: v2")
+        router.config.write_text(inside_out.replace("version: v3", "version: v1"))
+        await until(lambda: {one["ring"]: one["version"] for one in rings(router)}["canary"] == "v1")
+        await until(router.is_everywhere)
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        for number in range(60):
+            writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\nX-Ring: canary\r\nX-User-Id: %d\r\n\r\n" % number)
+            length = header(await read_head(reader), "content-length")[0]
+            await reader.readexactly(int(length))
+        writer.close()
+        await until(lambda: any("avoided" in one for one in router.state()["services"]["shop"]["warnings"]))
+        table = type_in(router).output.splitlines()
+        assert table[1].split()[:5:4] == ["shop", "up"]
+        assert table[-1].startswith("shop: version v1 is avoided by 1 worker: it fails massively")
+        assert len(shown(router)) == 2
+
+
+def rings(router: Router) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = router.state()["services"]["shop"]["rings"]
+    return found
 
 
 async def test_a_drain_by_hand_of_an_address_nobody_has_is_noted_and_changes_nothing(

@@ -45,7 +45,8 @@ def backends(context: click.Context, service: str | None, admin_url: str, output
     """Show the endpoints of the running router and how they are; drain one."""
     if context.invoked_subcommand is not None:
         return
-    rows = _running(admin_url, service)
+    services = _running(admin_url, service)
+    rows = [{"service": name, **row} for name, one in services.items() for row in one.get("backends", [])]
     if output == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -53,13 +54,15 @@ def backends(context: click.Context, service: str | None, admin_url: str, output
     widths = [max(len(line[i]) for line in table) for i in range(len(_COLUMNS))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for name, one in services.items():
+        for sentence in one.get("warnings", []):  # an endpoint can be up while its version is avoided
+            click.echo(f"{name}: {sentence}")
 
 
-def _running(admin_url: str, service: str | None) -> list[dict[str, Any]]:
-    """The endpoints of all services, or of one. Raises ``AdminUnreachable``."""
+def _running(admin_url: str, service: str | None) -> dict[str, dict[str, Any]]:
+    """The state of all services, or of one. Raises ``AdminUnreachable``."""
     services: dict[str, Any] = fetch_state(admin_url).get("services", {})
-    wanted = services if service is None else [pick_name(list(services), service)]
-    return [{"service": name, **row} for name in wanted for row in services[name].get("backends", [])]
+    return services if service is None else {name: services[name] for name in [pick_name(list(services), service)]}
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

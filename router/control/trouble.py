@@ -34,7 +34,7 @@ def news(before: Mapping[VersionKey, Trouble], after: Mapping[VersionKey, Troubl
 
 def warning(version: str, trouble: Trouble) -> str:
     """The same as a state."""
-    return f"version {version} is avoided by {trouble.sick} workers: {_why(trouble)}"
+    return f"version {version} is avoided by {trouble.sick} worker{'s' * (trouble.sick > 1)}: {_why(trouble)}"
 
 
 def _why(trouble: Trouble) -> str:
