@@ -85,7 +85,7 @@ class Exchange:
         self._outgoing: list[bytes] | None = None
         self._status = 0
         self._is_chunked = False
-        self.kept: bytes | None = None
+        self.kept: bytes | bytearray | None = None
         """All that was sent, while it may have to be sent again."""
         self.tried: list[Endpoint] = []
         """Endpoints that have failed this request."""
@@ -111,8 +111,10 @@ class Exchange:
             data += self._body(first, is_complete, trailers)
         pool = lane.pool
         pool.begun += 1
-        if is_complete or len(data) <= pool.retries.replay_bytes:
+        if is_complete:
             self.kept = data
+        elif self._keeps(len(data)):
+            self.kept = bytearray(data)
         endpoint = None
         if not pool.is_limited or not pool.is_full:
             endpoint = pool.pick(self.downstream.plane.choose, self.key)
@@ -169,7 +171,7 @@ class Exchange:
         """What was sent is to be sent once more."""
         self.lane.meter.retries += 1
         self._drop_upstream()
-        self._outgoing = [self.kept or b""]
+        self._outgoing = [bytes(self.kept or b"")]
 
     def change_lane(self, lane: Lane) -> None:
         """Nothing was sent, and another version is to have it."""
@@ -198,8 +200,10 @@ class Exchange:
         self.is_request_complete = done
         data = self._body(piece, done, trailers)
         if self.kept is not None:
-            fits = len(self.kept) + len(data) <= self.lane.pool.retries.replay_bytes
-            self.kept = self.kept + data if fits else None
+            if self._keeps(len(self.kept) + len(data)):
+                self.kept += data
+            else:
+                self.kept = None
         if self._outgoing is not None:
             self._outgoing.append(data)
             self.downstream.hold_reading()
@@ -210,8 +214,13 @@ class Exchange:
             if done:
                 self.is_request_sent = True
                 self.sent_at = monotonic()
-        if done and self.lane.mirror is not None and self.kept is not None:
-            self.lane.mirror.copy(self, self.kept)
+        if done and self.lane.mirror is not None:
+            self.lane.mirror.copy(self, None if self.kept is None else bytes(self.kept))
+
+    def _keeps(self, size: int) -> bool:
+        """Whether so many bytes of an upload are kept, to be sent again or copied."""
+        mirror = self.lane.mirror
+        return size <= self.lane.pool.retries.replay_bytes or (mirror is not None and mirror.wants(self))
 
     def _body(self, piece: bytes, done: bool, trailers: bytes = b"") -> bytes:
         self.received += len(piece)
