@@ -51,8 +51,8 @@ class Backend:
         self._open[writer] = task
         try:
             await self.serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass
+        except (OSError, EOFError, RuntimeError, asyncio.CancelledError):
+            pass  # RuntimeError: uvloop's, where a stream goes on reading from what was closed meanwhile
         finally:
             del self._open[writer]
             writer.close()
