@@ -109,8 +109,8 @@ async def raw_backend(serve: Serve) -> AsyncIterator[int]:
         writers.add(writer)
         try:
             await serve(reader, writer)
-        except (OSError, EOFError):
-            pass
+        except (OSError, EOFError, RuntimeError):
+            pass  # RuntimeError: uvloop's, where a stream goes on reading from what was closed meanwhile
         finally:
             writer.close()
 

@@ -118,7 +118,7 @@ async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_tol
 
         v2.says = BODY % b"v2"
         await until(lambda: snapshot_down(router) == {"v1": [], "v2": []}, within=20)
-        assert router.state()["services"]["shop"]["warnings"] == []
+        await until(lambda: router.state()["services"]["shop"]["warnings"] == [], within=20)
         assert router.metric(r'ringrouter_version_up\{service="shop",version="v2"\}') == 1
 
         async def is_well() -> bool:

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from router.core.spec import MirrorSpec, OverloadSpec, ServiceSpec, TimeoutsSpec
+from router.core.spec import MirrorSpec, OverloadSpec, RetrySpec, ServiceSpec, TimeoutsSpec
 from router.proxy.mirror import Copy
-from tests.house import RunningPlane, Serve, header, running_plane, snapshot
+from tests.house import RunningPlane, Serve, header, read_head, running_plane, snapshot
 from tests.test_edge_tunnel import HANDSHAKE, accept
 from tests.test_falling_outward import of
 from tests.troubles import Answer, Backend, Client, backends, black_hole, reset, settled
@@ -84,6 +84,30 @@ async def test_only_the_methods_the_share_and_the_bodies_that_were_asked_for_are
         assert counts(router)["answered"] == before
         assert counts(router)["dropped"] > 0
         assert max(map(len, mirror.bodies)) <= 100
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_is_kept_for_a_copy_is_the_mirrors_affair_and_not_that_of_retries(chunked: bool) -> None:
+    async with mirrored(methods=("PUT",), body_bytes=1_000_000) as (router, outer, mirror):
+        spec = router.plane.snapshot.spec.services[0] if router.plane.snapshot is not None else None
+        assert spec is not None
+        router.plane.install(snapshot(replace(spec, retries=RetrySpec(replay_bytes=0)), generation=2))
+        body = bytes(range(256)) * 3000
+        reader, writer = await router.connect()
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        writer.write(f"PUT / HTTP/1.1\r\nHost: shop\r\n{framing}\r\n\r\n".encode())
+        for start in range(0, len(body), 50_000):
+            piece = body[start : start + 50_000]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await writer.drain()
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+        assert (await read_head(reader)).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: counts(router) == {"answered": 1})
+        assert mirror.bodies == outer.bodies == [body]
+        await ask(router, 1, "PUT", b"x" * 1_000_001)
+        assert counts(router) == {"answered": 1, "dropped": 1}
+        writer.close()
 
 
 async def test_an_old_clients_copy_says_so_too() -> None:

@@ -51,8 +51,8 @@ class Backend:
         self._open[writer] = task
         try:
             await self.serve(reader, writer)
-        except (OSError, EOFError, RuntimeError, asyncio.CancelledError):  # uvloop: written to when it is closed
-            pass
+        except (OSError, EOFError, RuntimeError, asyncio.CancelledError):
+            pass  # RuntimeError: uvloop's, where a stream goes on reading from what was closed meanwhile
         finally:
             del self._open[writer]
             writer.close()
@@ -97,6 +97,8 @@ class Backend:
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close with RST, as the kernel does for a process that was killed with something unread."""
     peer = writer.get_extra_info("socket")
+    if peer is None:  # it is closed already
+        return
     with contextlib.suppress(OSError, ValueError):  # it is closed already
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -23,7 +23,7 @@ from typing import Final
 
 import structlog
 
-from router.config.values import Address
+from router.config.values import LONGEST_SOCKET_PATH, Address
 from router.process import orphans, sidecar
 from router.process.children import Child, how_it_ended
 from router.process.claims import Predecessor, Successor
@@ -31,7 +31,9 @@ from router.process.notify import notify
 from router.process.ownership import Sockets
 from router.process.pulse import State
 from router.process.recycle import Recycler
+from router.process.sockets import ListenError
 
+LONGEST_TMPDIR: Final = LONGEST_SOCKET_PATH - len("/ring-router-12345678/control.sock")
 WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 LOOK_SECONDS: Final = 0.25
 LATE_SECONDS: Final = 1.0
@@ -89,6 +91,9 @@ class Parent:
         # Blocked before the first child: a signal that comes early waits instead of killing.
         signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         raise_open_files()
+        temporary = tempfile.gettempdir()
+        if len(os.fsencode(temporary)) > LONGEST_TMPDIR:
+            raise ListenError(f"{temporary} is too long for a socket in it: set TMPDIR to another directory")
         if self.take_over:
             self._predecessor = Predecessor.find(self.addresses)
             if self._predecessor is None:

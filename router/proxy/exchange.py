@@ -77,7 +77,7 @@ class Exchange:
         self.outgoing: list[bytes] | None = None
         self._status = 0
         self._is_chunked = False
-        self.kept: bytes | None = None
+        self.kept: bytes | bytearray | None = None
         """All that was sent, while it may have to be sent again."""
         self.tried: list[Endpoint] = []
         """Endpoints that have failed this request."""
@@ -103,8 +103,10 @@ class Exchange:
             data += self._body(first, is_complete, trailers)
         pool = lane.pool
         pool.begun += 1
-        if is_complete or len(data) <= pool.retries.replay_bytes:
+        if is_complete:
             self.kept = data
+        elif self._keeps(len(data)):
+            self.kept = bytearray(data)
         endpoint = None
         if not pool.is_limited or not pool.is_full:
             endpoint = pool.pick(self.downstream.plane.choose, self.key)
@@ -142,7 +144,7 @@ class Exchange:
         """What was sent is to be sent once more."""
         self.lane.meter.retries += 1
         self._drop_upstream()
-        self.outgoing = [self.kept or b""]
+        self.outgoing = [bytes(self.kept or b"")]
 
     def may_be_unsent(self) -> bool:
         """Whether bytes of the request may still wait here: never those of a short head, or it had no answer."""
@@ -153,8 +155,10 @@ class Exchange:
         self.is_request_complete = done
         data = self._body(piece, done, trailers)
         if self.kept is not None:
-            fits = len(self.kept) + len(data) <= self.lane.pool.retries.replay_bytes
-            self.kept = self.kept + data if fits else None
+            if self._keeps(len(self.kept) + len(data)):
+                self.kept += data
+            else:
+                self.kept = None
         if self.outgoing is not None:
             self.outgoing.append(data)
             self.downstream.hold_reading()
@@ -165,8 +169,13 @@ class Exchange:
             if done:
                 self.is_request_sent = True
                 self.sent_at = monotonic()
-        if done and self.lane.mirror is not None and self.kept is not None:
-            self.lane.mirror.copy(self, self.kept)
+        if done and self.lane.mirror is not None:
+            self.lane.mirror.copy(self, None if self.kept is None else bytes(self.kept))
+
+    def _keeps(self, size: int) -> bool:
+        """Whether so many bytes of an upload are kept, to be sent again or copied."""
+        mirror = self.lane.mirror
+        return size <= self.lane.pool.retries.replay_bytes or (mirror is not None and mirror.wants(self))
 
     def _body(self, piece: bytes, done: bool, trailers: bytes = b"") -> bytes:
         self.received += len(piece)

@@ -38,6 +38,10 @@ class Mirror:
         self._lane = lane
         self._methods = frozenset(method.encode() for method in spec.methods)
 
+    def wants(self, original: Exchange) -> bool:
+        """Whether a request that is still coming in may be one to be copied."""
+        return original.start.method in self._methods and original.received <= self._spec.body_bytes
+
     def copy(self, original: Exchange, data: bytes | None) -> None:
         """Send a copy of a request whose bytes are ``data``, if it is one to be copied; None if they were not kept."""
         spec, plane, lane = self._spec, self._plane, self._lane
