@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from router.core.spec import BalanceSpec, EndpointSpec, OutlierSpec, OverloadSpec, ServiceSpec
 from router.core.standing import Event, Standing
 from router.proxy.endpoint import Endpoint, Reserve
+from router.proxy.exchange import Exchange
 from router.proxy.pool import COMPARED_REQUESTS, COMPARED_SECONDS, CONNECT_TIMEOUTS, FORGIVEN_SECONDS, VersionPool
 from router.proxy.upstream import Upstream
 from router.proxy.wheel import Wheel
@@ -32,12 +33,16 @@ class Yard:
         self.workers = workers
         self.service: ServiceSpec = replace(SERVICE, **changes)  # type: ignore[arg-type]
         self.troubles = 0
-        self.pool = VersionPool(("shop", "v1"), VersionCounters(), self._troubled, lambda pool: None)
+        self.rooms = 0
+        self.pool = VersionPool(("shop", "v1"), VersionCounters(), self._troubled, self._has_room)
         self.all = tuple(self._endpoint(i, weight) for i, weight in enumerate(weights))
         self.update()
 
     def _troubled(self, pool: VersionPool) -> None:
         self.troubles += 1
+
+    def _has_room(self, pool: VersionPool) -> None:
+        self.rooms += 1
 
     def _endpoint(self, number: int, weight: int) -> Endpoint:
         spec = EndpointSpec(f"10.0.0.{number}", 80, weight=weight)
@@ -158,6 +163,18 @@ def test_a_version_is_full_at_its_workers_share_of_the_cap() -> None:
     yard.update(overload=OverloadSpec())
     assert not yard.pool.is_full
     assert not yard.pool.is_limited
+
+
+def test_an_endpoint_that_comes_back_is_room_for_those_who_wait() -> None:
+    yard = Yard(1, 1, overload=OverloadSpec(endpoint_in_flight=1))
+    yard.happened(1, Event.CONNECT_FAILED)
+    yard.all[0].active = 1
+    assert yard.pick() is None
+    assert yard.pool.queue(object.__new__(Exchange))
+    before = yard.rooms
+    yard.happened(1, Event.CONNECTED)
+    assert yard.rooms > before
+    assert yard.pick() == 1
 
 
 # -- outliers ----------------------------------------------------------------------------------------------------------

@@ -263,6 +263,7 @@ class VersionPool:
             kinds[event.value] = kinds.get(event.value, 0) + 1
         endpoint.errors = endpoint.connect_timeouts = 0
         self.refresh(now)
+        self.made_room()  # it may be back, or have been the last one to wait for
 
     def connect_failed(self, endpoint: Endpoint, now: float, *, is_timeout: bool) -> None:
         """A connection could not be made."""
