@@ -6,9 +6,11 @@ import datetime
 import gc
 import os
 import platform
+import re
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +33,7 @@ MODULES: Final = (
 )  # fmt: skip
 EXPERIMENTS: Final = sorted((one for module in MODULES for one in module.EXPERIMENTS), key=lambda one: one.number)
 DOCUMENT: Final = ROOT / "docs" / "faults.md"
+_ROW: Final = re.compile(r"^\| (\d+) \|.*\|$", re.MULTILINE)
 _HEAD: Final = """\
 # Faults
 
@@ -54,43 +57,52 @@ After every row these hold as well, unless it says otherwise:
 
 The load is 400 requests a second, due at fixed times and timed from when they were due: GET 60 %, POST 25 %, chunks
 both ways 10 %, WebSocket 5 %, on 64 kept connections, 20 a second on new ones. About 4 s before, 10 s of fault, 8 s
-after; each row ran once. A request that met a stall of the load itself is not timed.
+after; each run of a row is one. A request that met a stall of the load itself is not timed.
 
 """
 
 
-def line(row: Row) -> str:
+_COLUMNS: Final = ("#", "fault", "promise", "figure", "measured", "verdict", "run")
+
+
+def line(row: Row, run: str = "") -> str:
     one = row.experiment
     said = row.measured + "".join(f". **{words}**" for words in row.broken)
-    cells = (str(one.number), one.fault, one.promise, one.figure, said, row.verdict)
+    cells = (str(one.number), one.fault, one.promise, one.figure, said, row.verdict, run)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def table(rows: list[Row]) -> str:
-    return "\n".join(["| # | fault | promise | figure | measured | verdict |", "|---|---|---|---|---|---|",
-                      *map(line, rows), ""])  # fmt: skip
+def table(lines: Iterable[str]) -> str:
+    return "\n".join([f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|", *lines, ""])
 
 
-def when() -> str:
-    """Date, commit and machine in words."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    commit = git.stdout.strip() or "no commit"
+def machine() -> str:
     cores = os.cpu_count() or 1
     placed = "core 0 for the router, core 1 for backends, load and observer" if cores > 1 else "nothing is pinned"
     return (
-        f"Measured on {datetime.datetime.now(datetime.UTC).date()} at {commit}, on a machine with {cores} cores "
-        f"({placed}), {platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}."
+        f"The machine has {cores} cores ({placed}), {platform.system()} {platform.release().split('-')[0]}, Python "
+        f"{platform.python_version()}. The last column says when a row was run, and at which commit."
     )
 
 
+def run_now() -> str:
+    """Date and commit."""
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return f"{datetime.datetime.now(datetime.UTC).date()} {git.stdout.strip() or 'no commit'}"
+
+
 def write(rows: list[Row], path: Path = DOCUMENT) -> None:
-    kept = sum(row.verdict == "kept" for row in rows)
-    skipped = sum(bool(row.skipped) for row in rows)
-    total = f"\n{len(rows)} rows: {kept} kept, {len(rows) - kept - skipped} not kept, {skipped} skipped.\n"
-    path.write_text(_HEAD.format(when=when()) + table(rows) + total)
+    """Put these rows into the document, in the place of what it has of them; the others stay."""
+    known = {int(found[1]): found[0] for found in _ROW.finditer(path.read_text() if path.is_file() else "")}
+    run = run_now()
+    known |= {row.experiment.number: line(row, run) for row in rows}
+    lines = [known[one.number] for one in EXPERIMENTS if one.number in known]
+    broken, skipped = (sum(word in one for one in lines) for word in ("| **not kept** |", "| skipped: "))
+    total = f"\n{len(lines)} rows: {len(lines) - broken - skipped} kept, {broken} not kept, {skipped} skipped.\n"
+    path.write_text(_HEAD.format(when=machine()) + table(lines) + total)
 
 
-async def run(experiments: list[Experiment], *, is_short: bool) -> list[Row]:
+async def run(experiments: list[Experiment], *, is_short: bool, done: Callable[[Row], None]) -> list[Row]:
     """One after the other, each on a stage of its own; what an experiment itself stumbles over is a row not kept."""
     rows = []
     for experiment in experiments:
@@ -101,6 +113,7 @@ async def run(experiments: list[Experiment], *, is_short: bool) -> list[Row]:
             row = Row(experiment, "the experiment did not come to its end", (f"{type(error).__name__}: {error}"[:300],))
         gc.collect()
         rows.append(row)
+        done(row)
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
     return rows
