@@ -77,6 +77,11 @@ async def status(client: Redis) -> dict[str, Any]:
     return said
 
 
+def of_checks(warnings: list[str]) -> list[str]:
+    """Without what workers say for themselves: that comes up to a second later, and stays for ``return_after``."""
+    return [warning for warning in warnings if "avoided" not in warning]
+
+
 async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_told(
     tmp_path: Path, redis_server: Server, redis_client: Redis
 ) -> None:
@@ -100,7 +105,7 @@ async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_tol
         assert router.metric(r'ringrouter_health_checks_total\{.*result="failed".*version="v2"\}') >= 2
         warning = "ring canary: version v2 has no healthy endpoint, its users get v1 of the ring everyone"
         shop = router.state()["services"]["shop"]
-        assert shop["warnings"] == [warning]
+        assert of_checks(shop["warnings"]) == [warning]
         assert (shop["versions"]["v1"]["up"], shop["versions"]["v2"]["up"]) == (True, False)
         assert health(router, "v2")["last_error"] == "503 Service Unavailable"
 
@@ -118,7 +123,7 @@ async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_tol
 
         v2.says = BODY % b"v2"
         await until(lambda: snapshot_down(router) == {"v1": [], "v2": []}, within=20)
-        await until(lambda: router.state()["services"]["shop"]["warnings"] == [], within=20)
+        assert of_checks(router.state()["services"]["shop"]["warnings"]) == []
         assert router.metric(r'ringrouter_version_up\{service="shop",version="v2"\}') == 1
 
         async def is_well() -> bool:

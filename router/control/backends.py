@@ -12,6 +12,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+import structlog
+
 from router.config.endpoints import Down, Resolved, checked_endpoints, names_to_resolve
 from router.config.settings import Settings
 from router.control.names import Lookup, Names, system_lookup
@@ -43,6 +45,7 @@ class Backends:
         self._settings: Settings | None = None
         self._news = asyncio.Event()
         self._min_gap = min_gap
+        self._log = log or structlog.get_logger()
         self._telling: asyncio.Task[None] | None = None
         self._names = Names(self._news.set, lookup=lookup, chance=chance, sleep=sleep, log=log)
         self._prober = Prober(self._news.set, context_of, chance=chance, sleep=sleep, log=log)
@@ -95,9 +98,12 @@ class Backends:
         while True:
             await self._news.wait()
             self._news.clear()
-            if self._settings is not None:
-                self._prober.update(targets_of(self._settings, self.resolved))
-            self._on_change()
+            try:
+                if self._settings is not None:
+                    self._prober.update(targets_of(self._settings, self.resolved))
+                self._on_change()
+            except Exception:  # noqa: BLE001 - whatever one change has met, the next one has to be told
+                self._log.exception("news of endpoints could not be applied; the next ones will be tried")
             await asyncio.sleep(self._min_gap)
 
     # -- what others look at -------------------------------------------------------------------------------------------

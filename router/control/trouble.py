@@ -40,4 +40,7 @@ def warning(version: str, trouble: Trouble) -> str:
 def _why(trouble: Trouble) -> str:
     if trouble.open:
         return "it fails massively, and the next version outward does not; its users go there until it is tried again"
-    return "no endpoint of it can be used; its users go to the next version outward, where there is one"
+    return (
+        "no endpoint of it can be used, or not for long enough yet (return_after); its users go to the next version "
+        "outward, where there is one"
+    )

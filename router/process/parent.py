@@ -303,8 +303,14 @@ class Parent:
 
     def _drain(self) -> int:
         control, *workers = self.children
-        if self._recycler.coming is not None:
-            self._recycler.coming.signal(signal.SIGKILL)
+        coming = self._recycler.coming
+        if coming is not None:
+            if coming.pulse is not None:
+                coming.pulse.look()
+            if coming.is_serving:  # it has clients of its own already
+                workers.append(coming)
+            else:
+                coming.signal(signal.SIGKILL)
         self._log.info(f"stopping: requests in flight have {self.manner.drain:g} s to finish; signal again to stop now")
         for child in workers:
             child.signal(signal.SIGTERM)

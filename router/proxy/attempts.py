@@ -32,9 +32,11 @@ def connect_to(exchange: Exchange, endpoint: Endpoint) -> None:
 
 async def _connected(exchange: Exchange, endpoint: Endpoint) -> None:
     pool = endpoint.pool
-    made = await connect(exchange.downstream.plane, endpoint, pool.connect_timeout)
-    endpoint.active -= 1
-    pool.in_flight -= 1
+    try:
+        made = await connect(exchange.downstream.plane, endpoint, pool.connect_timeout)
+    finally:  # a place that is not given back is lost for good
+        endpoint.active -= 1
+        pool.in_flight -= 1
     # It may be over, or have gone elsewhere because this took longer than one try may take.
     is_wanted = not exchange.is_finished and exchange.endpoint is endpoint and exchange.upstream is None
     if isinstance(made, Failure):

@@ -19,7 +19,7 @@ from router.proxy.attempts import (
     shed,
     survives,
     wait,
-)
+)  # fmt: skip
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import add_anonymous_cookie

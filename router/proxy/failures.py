@@ -72,9 +72,12 @@ class Failure(Enum):
     OVERLOADED = Answer(503, "overloaded", "The backends have too much to do.", retryable=True, line=b"Retry-After: 1")
     NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.", retryable=True)
     TOO_MANY_CONNECTIONS = Answer(
-        503, "too_many_connections", "The router has too many connections.", closes=True, retryable=True
+        503, "too_many_connections", "The router has too many connections.", closes=True, retryable=True,
+        line=b"Retry-After: 1",
+    )  # fmt: skip
+    NO_DESCRIPTORS = Answer(
+        503, "no_descriptors", "The router has no connection to spare.", retryable=True, line=b"Retry-After: 1"
     )
-    NO_DESCRIPTORS = Answer(503, "no_descriptors", "The router has no connection to spare.", retryable=True)
     CONNECT_TIMEOUT = Answer(
         504, "connect_timeout", "The backend did not accept the connection in time.", retryable=True
     )
