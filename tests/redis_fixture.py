@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from loadtests.rig import free_ports
 from router.control.link import make_client
-from router.control.redis_server import EmbeddedRedis, free_port, launch
+from router.control.redis_server import EmbeddedRedis, launch
 from router.control.rules import ServiceRules
 from router.control.store import Store
 from router.core.live import Live
@@ -56,7 +57,7 @@ class Server:
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[Server]:
-    port, directory = free_port(), tmp_path / "redis"
+    (port,), directory = free_ports(1), tmp_path / "redis"
     server = Server(port, directory, launch(port, directory))
     try:
         yield server

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loadtests import rig
 from tests.house import Serve, fixed, raw_backend
 from tests.waiting import until
 
@@ -42,12 +42,8 @@ services:
 """
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+free_ports = rig.free_ports
+"""Below those that the kernel gives to connections: three test processes make many of them."""
 
 
 @dataclass
