@@ -220,7 +220,8 @@ async def little_memory(stage: Stage, found: Findings) -> None:
         await house.enter_async_context(meanwhile(load, trickle(dribbling, lambda turn: b"x")))
         resting = await house.enter_async_context(crowd(stage.port, idle))
         for number, guest in enumerate(resting):
-            guest.transport.write(Request(f"idle-{stage.prefix}{number}", size=10).head())
+            if not guest.transport.is_closing():  # turned away, perhaps: there is a limit
+                guest.transport.write(Request(f"idle-{stage.prefix}{number}", size=10).head())
             if number % 100 == 99:
                 await load.some("asking", 10)
         await load.some("fault", stage.many(4000, 100))
