@@ -214,6 +214,12 @@ def is_tried_again(exchange: Exchange, now: float) -> bool:
     return False
 
 
+def keeps(exchange: Exchange, size: int) -> bool:
+    """Whether so many bytes of an upload are kept, to be sent again or copied."""
+    mirror = exchange.lane.mirror
+    return size <= exchange.lane.pool.retries.replay_bytes or (mirror is not None and mirror.wants(exchange))
+
+
 def note_failure(exchange: Exchange, now: float) -> None:
     """A user was failed by a version: enough of that, and its rings' users go outward, if it is better there."""
     lane = exchange.lane

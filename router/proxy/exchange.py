@@ -15,6 +15,7 @@ from router.proxy.attempts import (
     connect_to,
     is_sent_again,
     is_tried_again,
+    keeps,
     note_failure,
     shed,
     survives,
@@ -105,7 +106,7 @@ class Exchange:
         pool.begun += 1
         if is_complete:
             self.kept = data
-        elif self._keeps(len(data)):
+        elif keeps(self, len(data)):
             self.kept = bytearray(data)
         endpoint = None
         if not pool.is_limited or not pool.is_full:
@@ -155,7 +156,7 @@ class Exchange:
         self.is_request_complete = done
         data = self._body(piece, done, trailers)
         if self.kept is not None:
-            if self._keeps(len(self.kept) + len(data)):
+            if keeps(self, len(self.kept) + len(data)):
                 self.kept += data
             else:
                 self.kept = None
@@ -171,11 +172,6 @@ class Exchange:
                 self.sent_at = monotonic()
         if done and self.lane.mirror is not None:
             self.lane.mirror.copy(self, None if self.kept is None else bytes(self.kept))
-
-    def _keeps(self, size: int) -> bool:
-        """Whether so many bytes of an upload are kept, to be sent again or copied."""
-        mirror = self.lane.mirror
-        return size <= self.lane.pool.retries.replay_bytes or (mirror is not None and mirror.wants(self))
 
     def _body(self, piece: bytes, done: bool, trailers: bytes = b"") -> bytes:
         self.received += len(piece)
@@ -224,13 +220,15 @@ class Exchange:
 
     def end_tunnel(self) -> None:
         """One side has left: what is on its way may arrive, then the other side leaves too."""
-        if self.is_finished:
-            return
+        if not self.is_finished:
+            self._leave_tunnel()
+            self.downstream.finished(monotonic())
+
+    def _leave_tunnel(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.leave()
         self._finish(0.0, False)
-        self.downstream.finished(monotonic())
 
     def respond(self, head: ResponseHead, piece: bytes, trailers: bytes, done: bool) -> None:
         """The response head with the first body bytes: one write."""
@@ -372,10 +370,7 @@ class Exchange:
         if self.is_finished:
             return
         if self.tunnel is not None:
-            upstream, self.upstream = self.upstream, None
-            if upstream is not None:
-                upstream.leave()
-            self._finish(0.0, False)
+            self._leave_tunnel()
             return
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
