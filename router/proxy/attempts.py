@@ -164,7 +164,7 @@ def survives(exchange: Exchange, upstream: Upstream) -> bool:
         return True
     if not _goes_again(exchange, endpoint, "reset"):
         return False
-    _spoil(endpoint, "reset", monotonic())
+    spoil(endpoint, "reset", monotonic())
     return True
 
 
@@ -204,7 +204,7 @@ def is_tried_again(exchange: Exchange, now: float) -> bool:
         and _may_resend(exchange)
         and _goes_again(exchange, endpoint, "timeout")
     ):
-        _spoil(endpoint, "timeout", now)
+        spoil(endpoint, "timeout", now)
         exchange.head_due = due
         exchange.downstream.arm(min(pool.waits, due - now))
         return True
@@ -249,8 +249,8 @@ def _goes_again(exchange: Exchange, endpoint: Endpoint, why: str) -> bool:
     return True
 
 
-def _spoil(endpoint: Endpoint, kind: str, now: float) -> None:
-    """Nobody was failed, since somebody else is asked; the endpoint has to answer for it all the same."""
+def spoil(endpoint: Endpoint, kind: str, now: float) -> None:
+    """An endpoint has to answer for it, whether a user was failed or somebody else was asked."""
     endpoint.failed(kind)
     endpoint.pool.strike(endpoint, now)
 

@@ -18,6 +18,7 @@ from router.proxy.attempts import (
     keeps,
     note_failure,
     shed,
+    spoil,
     survives,
     wait,
 )  # fmt: skip
@@ -198,8 +199,7 @@ class Exchange:
         if kind == "reset" and self._status == 0 and survives(self, upstream):
             return
         now = monotonic()
-        endpoint.failed(kind)
-        endpoint.pool.strike(endpoint, now)
+        spoil(endpoint, kind, now)
         note_failure(self, now)
         self.fail(Failure.UPSTREAM_RESET if kind == "reset" else Failure.UPSTREAM_PROTOCOL)
 
@@ -360,8 +360,7 @@ class Exchange:
             if endpoint is not None and self._status == 0 and is_tried_again(self, now):
                 return
             if endpoint is not None:
-                endpoint.failed("timeout")
-                endpoint.pool.strike(endpoint, now)
+                spoil(endpoint, "timeout", now)
             note_failure(self, now)
             self.fail(Failure.UPSTREAM_TIMEOUT)
 

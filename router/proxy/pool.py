@@ -45,8 +45,8 @@ class VersionPool:
     """One version of one service in this worker."""
 
     __slots__ = (
-        "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_is_special", "_now", "_on_room",
-        "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_turn", "_turns",
+        "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_indexes", "_is_special", "_now",
+        "_on_room", "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_ring", "_turn", "_turns",
         "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies", "counters",
         "endpoints", "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries", "usable",
         "waiting", "waits", "well_at",
@@ -82,7 +82,10 @@ class VersionPool:
         self._turns: list[Endpoint] = []
         self._turn = 0
         self._points: list[int] = []
+        self._indexes: list[int] = []
         self._owners: list[Endpoint] = []
+        self._ring: list[tuple[bytes, int]] = []
+        """Addresses and weights that the points are of."""
         self._compared_at = 0.0
         self._now = 0.0
         """When time was last let pass."""
@@ -122,9 +125,11 @@ class VersionPool:
             self.breaker.spec = spec.breaker
             self.budget.share = retries.budget_basis_points / 10_000
         if self._affine:
-            names = [endpoint.address for endpoint in endpoints]
-            self._points, owners = points(names, [max(1, endpoint.weight) for endpoint in endpoints])
-            self._owners = [endpoints[index] for index in owners]
+            ring = [(endpoint.address, max(1, endpoint.weight)) for endpoint in endpoints]
+            if ring != self._ring:  # a snapshot seldom changes it, and it is thousands of hashes
+                self._points, self._indexes = points([name for name, _ in ring], [weight for _, weight in ring])
+                self._ring = ring
+            self._owners = [endpoints[index] for index in self._indexes]
         self.refresh(now)
         if is_first and self.usable:
             self.is_well, self.well_at = True, 0.0
