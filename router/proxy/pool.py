@@ -46,10 +46,10 @@ class VersionPool:
 
     __slots__ = (
         "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_indexes", "_is_special", "_now",
-        "_on_room", "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_ring", "_turn", "_turns",
-        "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies", "counters",
-        "endpoints", "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries", "usable",
-        "waiting", "waits", "well_at",
+        "_on_room", "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_ring",
+        "_turn", "_turns", "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies",
+        "counters", "endpoints", "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries",
+        "usable", "waiting", "waits", "well_at",
     )  # fmt: skip
 
     def __init__(
