@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.replay import REQUESTS, Replay
 from router.core.spec import BalanceSpec, EndpointSpec, OutlierSpec, OverloadSpec, ServiceSpec
 from router.core.standing import Event, Standing
 from router.proxy.endpoint import Endpoint, Reserve
-from router.proxy.exchange import Exchange
 from router.proxy.pool import COMPARED_REQUESTS, COMPARED_SECONDS, CONNECT_TIMEOUTS, FORGIVEN_SECONDS, VersionPool
 from router.proxy.upstream import Upstream
 from router.proxy.wheel import Wheel
@@ -165,16 +165,21 @@ def test_a_version_is_full_at_its_workers_share_of_the_cap() -> None:
     assert not yard.pool.is_limited
 
 
-def test_an_endpoint_that_comes_back_is_room_for_those_who_wait() -> None:
+async def test_an_endpoint_that_comes_back_is_room_for_those_who_wait() -> None:
+    replay = Replay()
+    replay.client.data_received(REQUESTS[0])
+    exchange = replay.client.exchange
+    assert exchange is not None
     yard = Yard(1, 1, overload=OverloadSpec(endpoint_in_flight=1))
     yard.happened(1, Event.CONNECT_FAILED)
     yard.all[0].active = 1
     assert yard.pick() is None
-    assert yard.pool.queue(Exchange.__new__(Exchange))
+    assert yard.pool.queue(exchange)
     before = yard.rooms
     yard.happened(1, Event.CONNECTED)
     assert yard.rooms > before
     assert yard.pick() == 1
+    replay.plane.close()
 
 
 # -- outliers ----------------------------------------------------------------------------------------------------------
