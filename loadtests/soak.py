@@ -23,7 +23,7 @@ from typing import Any, Final
 from loadtests import contestants, exposed, report
 from loadtests.rig import HOST, LOAD_CORE, ROOT, Rig, RigError, fetch, free_ports, python_module, say_cores
 from loadtests.soak_plan import HOST as SERVED_HOST
-from router.proxy.pool import IDLE_SECONDS
+from router.core.spec import ConnectionsSpec
 
 WORKERS: Final = 2
 SAMPLE_SECONDS: Final = 1.0
@@ -171,7 +171,9 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
                 print(f"{one.seconds:4.0f} s  {one.requests:9,} requests  MiB: {rss}", flush=True)
         metrics = exposed.settled(router.admin)
         with contextlib.suppress(RigError):  # what is still open then is a leak, and is reported as one
-            exposed.await_that(lambda: not leaked(before, open_files(names)), "files are closed", 3 * IDLE_SECONDS)
+            exposed.await_that(
+                lambda: not leaked(before, open_files(names)), "files are closed", 3 * ConnectionsSpec().idle
+            )
         after = open_files(names)
         is_whole = named(router) == names
     ledger = accounts(clients, metrics)
