@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar, assert_never
 
+from router.core.hashing import UserKey
 from router.core.spec import ConditionSpec
 
 _OPTIONAL_WHITESPACE: Final = b" \t"
 _SEMICOLON: Final = 0x3B
+
+
+NOTHING: Final[dict[str, tuple[bytes, ...]]] = {}
+"""No claims; never written to."""
 
 
 class Request:
@@ -21,15 +26,37 @@ class Request:
     ``host`` is lower-case and without a port, ``path`` is without a query. ``headers`` maps lower-case names to values
     (repeated fields joined with ``, ``, RFC 9110 §5.3) and may leave out names no rule or identity of the snapshot
     asks for. ``cookie`` is the Cookie field (several joined with ``; ``), empty if absent.
+
+    The rest is empty unless the service ``needs`` it: ``query`` is what stands behind the ``?``, ``client`` the address
+    of whoever asks, ``now`` Unix time in seconds. ``claims`` are those of a verified token: name → its values as text,
+    those inside of others with dots between the names. ``certificate`` is what a client's verified certificate says:
+    ``subject``, ``cn``, ``dns`` …. ``override`` and ``propagated`` are rings that the shell found proof for.
     """
 
-    __slots__ = ("cookie", "headers", "host", "path")
+    __slots__ = (
+        "certificate", "claims", "client", "cookie", "headers", "host", "is_trusted", "key", "method", "now",
+        "override", "path", "propagated", "query",
+    )  # fmt: skip
 
-    def __init__(self, host: bytes, path: bytes, headers: dict[bytes, bytes], cookie: bytes = b"") -> None:
+    def __init__(
+        self, host: bytes, path: bytes, headers: dict[bytes, bytes], cookie: bytes = b"", method: bytes = b"GET"
+    ) -> None:
         self.host = host
         self.path = path
         self.headers = headers
         self.cookie = cookie
+        self.method = method
+        self.query = b""
+        self.client = b""
+        self.is_trusted = False
+        """Whether the peer is one of ``trusted_proxies``."""
+        self.key: UserKey | None = None
+        """The user's, once ``identify`` has found it: shares and lists inside of rules ask for it."""
+        self.now = 0.0
+        self.claims = NOTHING
+        self.certificate = NOTHING
+        self.override = ""
+        self.propagated = ""
 
     def __repr__(self) -> str:
         return f"<Request {self.host!r} {self.path!r} headers={dict(self.headers)!r} cookie={self.cookie!r}>"

@@ -9,14 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ConditionKind = Literal["header", "cookie", "all_of", "any_of"]
-Comparison = Literal["equals", "prefix", "suffix", "contains", "present", "one_of"]
-IdentityKind = Literal["header", "cookie", "anonymous_cookie"]
+ConditionKind = Literal[
+    "header", "cookie", "query", "path", "method", "host", "client", "claim", "user", "time", "all_of", "any_of"
+]
+Comparison = Literal[
+    "equals", "prefix", "suffix", "contains", "present", "one_of", "glob", "regex", "semver", "within", "listed"
+]
+IdentityKind = Literal["header", "cookie", "query", "claim", "certificate", "client", "anonymous_cookie"]
+Login = Literal["anonymous_first", "user_wins", "outer_wins"]
+Override = Literal["passes", "trusted", "insecure", "off"]
+OnChange = Literal["keep", "drain", "close"]
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionSpec:
-    """One node of a rule: a comparison of a header or cookie, or ``all_of`` / ``any_of`` over children."""
+    """One node of a rule: a comparison of something the request has, or ``all_of`` / ``any_of`` over children.
+
+    ``name`` is that of a header, cookie, query parameter or claim; the other kinds have none. ``values`` are what is
+    compared with: texts; for ``semver`` requirements that all hold (``>=5.2``); for ``within`` networks (client) or a
+    beginning and an end in RFC 3339, either may be empty (time); for ``listed`` one path of a member table's file.
+    """
 
     kind: ConditionKind
     name: str = ""
@@ -24,14 +36,82 @@ class ConditionSpec:
     values: tuple[str, ...] = ()
     inverted: bool = False
     children: tuple[ConditionSpec, ...] = ()
+    share: int = 10_000
+    """Basis points of the users for whom it holds; those without a key are outside of a share below the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class CookieSpec:
+    """How the router's own cookie is set. ``secure`` auto: on TLS."""
+
+    max_age: int = 31_536_000
+    secure: Literal["auto", "always", "never"] = "auto"
+    http_only: bool = True
+    same_site: Literal["Lax", "Strict", "None"] = "Lax"
+    domain: str = ""
+    path: str = "/"
+    partitioned: bool = False
+    is_signed: bool = False
+    """Whether a value that was not minted here counts as no cookie at all; needs a signing key."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdentitySpec:
-    """One place to look for the user's key; the first that has one wins."""
+    """One place to look for the user's key; the first that has one wins.
+
+    ``name`` is that of the header, cookie, query parameter or claim; of a certificate what of it (``subject``, ``cn``,
+    ``dns``, ``email``, ``uri``); empty for the client's address.
+    """
 
     kind: IdentityKind
     name: str
+    is_trusted_only: bool = False
+    """Whether it counts only where the peer is one of ``trusted_proxies``."""
+    prefix4: int = 32
+    """Of a client's address: how many of its bits are the key."""
+    prefix6: int = 64
+    cookie: CookieSpec | None = None
+    """Of an anonymous cookie; None: as ``CookieSpec()``."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """A signing key. The first one of the list signs, all of them verify."""
+
+    id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSpec:
+    """Whose JSON Web Tokens are believed (RFC 7519), and where they stand in a request.
+
+    ``keys`` is a JWK set as JSON text (RFC 7517), from a file or from ``jwks_url``, which control fetches; ``secret``
+    instead for the HS algorithms. Only ``algorithms`` are taken, whatever a token says of itself (RFC 8725 §3.1).
+    """
+
+    name: str
+    algorithms: tuple[str, ...]
+    keys: str = ""
+    secret: str = ""
+    issuer: str = ""
+    """What ``iss`` has to be; empty: anything."""
+    audience: str = ""
+    """What has to be in ``aud``; empty: anything."""
+    header: str = "Authorization"
+    """``Bearer`` in front of the token is left out."""
+    cookie: str = ""
+    """Looked at where the header has none; empty: not."""
+    leeway: float = 30.0
+    """Seconds that clocks may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustSpec:
+    """Secrets: what the router signs with, and whom it believes. Never shown by the admin side."""
+
+    keys: tuple[KeySpec, ...] = ()
+    issuers: tuple[IssuerSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +190,14 @@ class RingSpec:
     falls_outward: bool = True
     """False: this ring's users get 503 rather than another version."""
     mirror: MirrorSpec | None = None
+    denied: tuple[ConditionSpec, ...] = ()
+    """Whoever one of these holds for is in this ring neither by name nor by rule nor by hash, but further out."""
+    tables: tuple[str, ...] = ()
+    """Files of member tables: the lists that are too long for ``members``, and those of Redis."""
+    on_change: OnChange = "keep"
+    """What becomes of WebSockets and event streams whose user is in another ring, or gets another version, now."""
+    change_drain: float = 0.0
+    """Seconds until they are closed, for ``drain``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +340,12 @@ class ServiceSpec:
     breaker: BreakerSpec = BreakerSpec()
     return_after: float = 5.0
     """Seconds that a version has to be well before its rings' users come back to it."""
+    login: Login = "anonymous_first"
+    """Whose hash counts when a user with an anonymous cookie has a key of their own as well."""
+    override: Override = "passes"
+    """Who may name a ring: passes; X-Ring-Override of trusted proxies too; that of anybody; nobody."""
+    revoked: tuple[str, ...] = ()
+    """Passes that count no more: ``pass:<id>``, ``key:<id>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +402,8 @@ class SocketSpec:
     redirect_port: int = 0
     is_inbound: bool = False
     """Whether it closes as soon as the router is told to stop (sidecar)."""
+    is_outbound: bool = False
+    """Whether the application's own calls come in here: the ring that they carry is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +433,10 @@ class ListenerSpec:
     answers_expect: bool = False
     sockets: tuple[SocketSpec, ...] = (SocketSpec(""),)
     recycle: RecycleSpec = RecycleSpec()
+    mode: Literal["edge", "sidecar"] = "edge"
+    """``edge``: a ring that a request carries is taken off it. ``sidecar``: believed of trusted peers, or signed."""
+    sends_baggage: bool = True
+    """Whether the ring goes on as a member of ``baggage`` (W3C Baggage) too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,3 +447,4 @@ class SnapshotSpec:
     services: tuple[ServiceSpec, ...]
     listener: ListenerSpec = ListenerSpec()
     access_log: Literal["json", "combined", "off"] = "json"
+    trust: TrustSpec = TrustSpec()

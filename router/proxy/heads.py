@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from router.core.rules import Request
+from router.core.rules import NOTHING, Request
 from router.core.spec import LimitsSpec
 from router.proxy.forwarding import (
     CODING,
@@ -70,6 +70,13 @@ class RequestHead(Request):
         self.path = start.path
         self.headers = {}
         self.cookie = b""
+        self.method = start.method
+        self.query = self.client = b""
+        self.is_trusted = False
+        self.key = None
+        self.now = 0.0
+        self.claims = self.certificate = NOTHING
+        self.override = self.propagated = ""
         self.start = start
         self.lines = lines
         self.length = -1
