@@ -84,7 +84,7 @@ bench-all: bench-build ## every load test one after the other, more than half an
 	    $(BIN)/python -m loadtests.plots; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lock: ## renew the pinned, hashed requirements (needs uv)
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo --extra jwt --extra re2 pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra bench --constraint requirements-dev.txt pyproject.toml -o requirements-bench.txt
 
