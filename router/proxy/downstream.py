@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from router.core.spec import ErrorPageSpec
 from router.proxy.admit import accept_of, admit
+from router.proxy.attempts import timed_out
 from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, failure_of, render
@@ -159,7 +160,7 @@ class Downstream:
             listener = self.plane.listener
             self.arm(listener.body_timeout if self.is_holding else listener.send_timeout)
         elif exchange is not None:
-            exchange.timed_out(is_last=now >= self.ends)
+            timed_out(exchange, is_last=now >= self.ends)
         else:
             self.transport.abort()
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
+from router.proxy.changes import Changes
 from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
@@ -68,6 +69,7 @@ class DataPlane:
         self._spawn = spawn
         self._chance = Random().random
         self.recovery = Recovery(self)
+        self.changes = Changes(self)
         self.pools = Pools(self.recovery.watch, self._has_room)
         self._outward: dict[tuple[str, str, str], Lane] = {}
         """Service, ring and version → the lane of those who fell outward; of this snapshot."""
@@ -106,7 +108,7 @@ class DataPlane:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
         trusted = tuple(listener.trusted_proxies)
-        self.snapshot, self.lanes = snapshot, lanes
+        before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
         if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
             reader.wanted, reader.limits, reader.serves_trace
@@ -122,6 +124,8 @@ class DataPlane:
             self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
+
+        self.changes.installed(before, snapshot)
 
     def _has_room(self, pool: VersionPool) -> None:
         self.loop.call_soon(pool.wake, self.choose)
