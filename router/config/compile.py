@@ -164,6 +164,7 @@ def service_spec(
         overload=service.overload.spec,
         breaker=service.breaker.spec,
         return_after=service.return_after,
+        revoked=live.revoked,
     )
 
 
