@@ -9,20 +9,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
-from router.config.compile import snapshot_spec
+from router.config.audiences import NO_LISTS, Lists
+from router.config.compile import NO_TABLES, Tables, snapshot_spec
 from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved
 from router.config.settings import Settings
+from router.config.trust import NO_KEY_SETS, KeySets
 from router.core.live import Live
-from router.core.spec import SnapshotSpec
+from router.core.spec import KeySpec, SnapshotSpec, TrustSpec
 
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What control has found out by itself, as ``snapshot_spec`` takes it."""
+
+    resolved: Resolved = NONE_RESOLVED
+    down: Down = NONE_DOWN
+    tables: Tables = NO_TABLES
+    lists: Lists = NO_LISTS
+    key_sets: KeySets = NO_KEY_SETS
+
+
+NOTHING_FOUND: Final = Found()
+
+
+def shown(spec: SnapshotSpec) -> SnapshotSpec:
+    """The snapshot as others may see it: without secrets. Whether there are keys, and which ids they have, stays."""
+    keys = tuple(KeySpec(key.id, "(not shown)") for key in spec.trust.keys)
+    issuers = tuple(replace(issuer, secret="") for issuer in spec.trust.issuers)
+    return replace(spec, trust=TrustSpec(keys, issuers))
 
 
 class Board:
@@ -45,12 +68,22 @@ class Board:
         settings: Settings,
         live: Mapping[str, Live],
         addresses: Sequence[str] = (),
-        resolved: Resolved = NONE_RESOLVED,
-        down: Down = NONE_DOWN,
+        found: Found = NOTHING_FOUND,
     ) -> bool:
         """Compile and publish; False when nothing that routes has changed. Raises ``LiveConflict``."""
         before = self.spec.listener.sockets if self.spec is not None else ()
-        spec = snapshot_spec(settings, live, self._generation, addresses, before, resolved=resolved, down=down)
+        spec = snapshot_spec(
+            settings,
+            live,
+            self._generation,
+            addresses,
+            before,
+            resolved=found.resolved,
+            down=found.down,
+            tables=found.tables,
+            lists=found.lists,
+            key_sets=found.key_sets,
+        )
         if spec == self.spec:
             return False
         self._generation += 1

@@ -25,7 +25,7 @@ from router.control.parse import Parsed, Refusal, fit, parse
 from router.control.rails import outside_rails
 from router.control.rules import ServiceRules, percent, say_changes, say_weights
 from router.control.status import StatusWriter
-from router.control.watch import POLL_SECONDS, LinkState, Watcher
+from router.control.watch import POLL_SECONDS, LinkState, MemberFollower, Watcher
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import Histogram
@@ -73,7 +73,9 @@ class Store:
         instance: str,
         on_change: OnChange,
         log: Any = None,
+        members: MemberFollower | None = None,
     ) -> None:
+        self._members = members
         self._url = url
         self._instance = instance
         self._state_dir = state_dir
@@ -232,7 +234,9 @@ class Store:
             spawn(end(self._watching), name="end of a Redis watcher")
         self._watching = self.watcher = None
         if self._url is not None and self._services:
-            self.watcher = Watcher(self._url, self._services, self._read, self._link, name=self._instance)
+            self.watcher = Watcher(
+                self._url, self._services, self._read, self._link, name=self._instance, members=self._members
+            )
             self._watching = spawn(self.watcher.run(), name="Redis watcher")
 
     def _load(self, service: _Service) -> None:
@@ -277,6 +281,8 @@ class Store:
         if state != self.state:
             self.state = state
             self._tell()
+        if self._members is not None:
+            self._members.link(state)
         self._say_link(is_news=True)
 
     def _say_link(self, *, is_news: bool = False) -> None:
@@ -384,7 +390,8 @@ class Store:
                 "drained": list(service.live.drained),
                 "revoked": len(service.live.revoked),
                 "widened_at": round(service.live.widened_at, 3),
-                "notes": self.notes(name),
+                "members": self._members.counts(name) if self._members is not None else {},
+                "notes": [*self.notes(name), *(self._members.troubles(name) if self._members is not None else [])],
                 "refused": [refusal.message for refusal in service.refusals],
                 "warnings": [*self._warnings.get(name, ()), *self.outside_rails(name)],
             }

@@ -25,12 +25,13 @@ from aiohttp import web
 from router import __version__
 from router.admin.app import create_app
 from router.config.compile import LiveConflict, service_spec
-from router.config.files import look_at
+from router.config.files import list_files, look_at
 from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
 from router.control.backends import Backends
-from router.control.board import Board
+from router.control.board import Board, Found, shown
 from router.control.hub import Hub
+from router.control.members import Members
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
 from router.control.trouble import Trouble, news, troubles, warning
@@ -90,12 +91,13 @@ class Control:
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
         self.board = Board(runtime, self.hub.publish)
-        self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
+        self.backends = Backends(self._again, client_context, log=self._log)
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
+        self.members = Members(settings.redis, state_dir, runtime, self._again, self._log)
         self.store = Store(
-            settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
+            settings.redis, service_rules(settings), state_dir, self.instance, self._refresh, self._log, self.members
         )
 
     async def run(self) -> None:
@@ -113,7 +115,11 @@ class Control:
         if not self._waits:
             await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
-        await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
+        await asyncio.gather(
+            self.store.start(),
+            self.backends.start(self.settings, self.board.spec),
+            self.members.start(ring_names(self.settings), list_files(self.settings)),
+        )
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -125,6 +131,7 @@ class Control:
         watching.cancel()
         await self.backends.stop()
         yielding.cancel()
+        await self.members.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -159,17 +166,15 @@ class Control:
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
-    def _live_changed(self, live: Mapping[str, Live]) -> None:
-        self._refresh(live)
-
-    def _endpoints_changed(self) -> None:
+    def _again(self) -> None:
+        """Endpoints or members have changed."""
         self._refresh(self.store.live)
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         before = self.board.spec
-        resolved, down = self.backends.resolved, self.backends.down
+        found = Found(self.backends.resolved, self.backends.down, self.members.tables, self.members.lists)
         try:
-            self.board.refresh(self.settings, live, self._listen, resolved, down)
+            self.board.refresh(self.settings, live, self._listen, found)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -197,6 +202,8 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
+                self.members.sweep(self.board.spec)
 
     def _say_troubles(self) -> None:
         before, self._troubles = self._troubles, troubles(self.hub.versions())
@@ -244,6 +251,7 @@ class Control:
         if {str(one.address) for one in settings.listen} != set(self._listen):
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
+        self.members.update(ring_names(settings), list_files(settings))
         self.backends.update(settings)
         self._refresh(self.store.live)
         self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
@@ -340,7 +348,7 @@ class Control:
                 for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
-            "snapshot": spec,
+            "snapshot": None if spec is None else shown(spec),
         }
 
     def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
@@ -350,7 +358,8 @@ class Control:
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
             "drained": list(store.live[service.name].drained) if service.name in store.live else [],
             "revoked": len(store.live[service.name].revoked) if service.name in store.live else 0,
-            "notes": store.notes(service.name),
+            "members": self.members.counts(service.name),
+            "notes": [*store.notes(service.name), *self.members.troubles(service.name)],
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
             "warnings": [
                 *self._warnings.get(service.name, ()),
@@ -365,6 +374,11 @@ class Control:
 def service_rules(settings: Settings) -> dict[str, ServiceRules]:
     """What live values are judged by, per service."""
     return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
+
+
+def ring_names(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Service → its rings."""
+    return {name: tuple(ring.name for ring in service.rings) for name, service in settings.services.items()}
 
 
 async def _main(options: argparse.Namespace) -> None:
