@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -27,8 +27,7 @@ from router.core.spec import KeySpec, SnapshotSpec, TrustSpec
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What control has found out by itself, as ``snapshot_spec`` takes it."""
 
     resolved: Resolved = NONE_RESOLVED
