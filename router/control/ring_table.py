@@ -1,7 +1,7 @@
 """The members of one ring: what each set in Redis holds, as fingerprints, and the table that they make together.
 
 Sets in Redis are *sources*: a user who is in two of them is a member until gone from both. The table is changed in
-place where it has room, and made anew where it has not; until the new one is whole, the one before goes on being served.
+place where it has room, and made anew where it has not; until the new one is whole, the one before is served.
 Nothing here talks to Redis. No step takes more than some milliseconds of the loop.
 """
 

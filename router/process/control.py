@@ -31,6 +31,7 @@ from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board, Found, shown
 from router.control.hub import Hub
+from router.control.jwks import KeyFetcher
 from router.control.members import Members
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
@@ -95,6 +96,7 @@ class Control:
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
+        self.keys = KeyFetcher(state_dir, self._again, self._log)
         self.members = Members(settings.redis, state_dir, runtime, self._again, self._log)
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._refresh, self._log, self.members
@@ -120,6 +122,7 @@ class Control:
             self.backends.start(self.settings, self.board.spec),
             self.members.start(ring_names(self.settings), list_files(self.settings)),
         )
+        self.keys.update(self.settings.tokens)
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -131,6 +134,7 @@ class Control:
         watching.cancel()
         await self.backends.stop()
         yielding.cancel()
+        await self.keys.stop()
         await self.members.stop()
         await self.store.stop()
         await self.hub.stop()
@@ -172,7 +176,9 @@ class Control:
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         before = self.board.spec
-        found = Found(self.backends.resolved, self.backends.down, self.members.tables, self.members.lists)
+        found = Found(
+            self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.keys.key_sets
+        )
         try:
             self.board.refresh(self.settings, live, self._listen, found)
         except LiveConflict as conflict:
@@ -251,6 +257,7 @@ class Control:
         if {str(one.address) for one in settings.listen} != set(self._listen):
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
+        self.keys.update(settings.tokens)
         self.members.update(ring_names(settings), list_files(settings))
         self.backends.update(settings)
         self._refresh(self.store.live)
@@ -348,6 +355,7 @@ class Control:
                 for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
+            "issuers": {name: {"error": why} for name, why in self.keys.troubles.items()},
             "snapshot": None if spec is None else shown(spec),
         }
 
