@@ -16,7 +16,7 @@ from router.core.hashing import bucket_of
 from router.core.spec import IdentitySpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec
 from router.proxy.wheel import NEVER
 from tests.house import RunningPlane, header, raw_backend, read_head, running_plane, shop, snapshot
-from tests.test_edge_tunnel import HANDSHAKE, accept, echo
+from tests.test_edge_tunnel import HANDSHAKE, accept
 from tests.waiting import until
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -80,6 +80,16 @@ class House:
             yield response
 
 
+async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say each short frame again, without the mask that only clients wear (RFC 6455 §5.1)."""
+    while start := await reader.read(2):
+        start += await reader.readexactly(2 - len(start))
+        mask = await reader.readexactly(4)
+        said = await reader.readexactly(start[1] & 0x7F)
+        writer.write(bytes([start[0], len(said)]) + bytes(one ^ mask[at % 4] for at, one in enumerate(said)))
+        await writer.drain()
+
+
 def service(port: int, canary: int, **changes: object) -> ServiceSpec:
     rings = (RingSpec("canary", "v2", canary), RingSpec("everyone", "v1"))
     policy = {name: changes.pop(name) for name in ("on_change", "change_drain") if name in changes}
@@ -100,7 +110,7 @@ async def house(canary: int = 100, **changes: object) -> AsyncIterator[House]:
         try:
             if header(head, "upgrade"):
                 writer.write(accept(head))
-                await echo(reader, writer)
+                await speak(reader, writer)
             else:
                 writer.write(STREAM + b"%x\r\n%b\r\n" % (len(HELLO), HELLO))
                 await reader.read()
@@ -261,7 +271,7 @@ async def test_a_handshake_that_is_answered_after_the_change_is_looked_at_then()
         head = await read_head(reader)
         await may_answer.wait()
         writer.write(accept(head))
-        await echo(reader, writer)
+        await speak(reader, writer)
 
     async with raw_backend(serve) as port, running_plane(snapshot(service(port, 100, on_change="close"))) as router:
         reader, writer = await router.connect()
@@ -301,7 +311,7 @@ async def test_a_minted_user_is_the_same_one_again() -> None:
 
 async def test_many_tunnels_are_looked_at_in_slices_and_a_second_change_meanwhile_reaches_them_all() -> None:
     async with house(on_change="close") as home:
-        names = [name for name, _ in zip(users(500, 10_000), range(300), strict=False)]
+        names = [name for name, _ in zip(users(500, 10_000), range(1_500), strict=False)]
         clients: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
         for name in names:
             reader, writer = clients[name] = await home.router.connect()
