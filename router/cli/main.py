@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "explain": "explain:explain",
     "simulate": "simulate:simulate",
     "weights": "weights:weights",
+    "members": "members:members",
+    "pass": "passes:passes",
     "backends": "backends:backends",
     "redis": "redis:redis",
     "healthcheck": "healthcheck:healthcheck",

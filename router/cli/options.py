@@ -10,7 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -202,3 +202,12 @@ def live_option(command: _Command) -> _Command:
 
 def _refuse(message: str) -> NoReturn:
     raise click.UsageError(message)
+
+
+def did_you_mean_ring(ring: str, rings: Sequence[str], service: str) -> None:
+    """Ends the command if the service has no ring of this name."""
+    from router.config.problems import did_you_mean
+
+    if ring not in rings:
+        hint = did_you_mean(ring, rings) or f"there is: {', '.join(rings)}"
+        raise click.UsageError(f"there is no ring {ring!r} in {service}: {hint}")

@@ -26,12 +26,15 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
+    """The Redis of a config file, and what that file says of one service."""
+
     url: str
     rules: ServiceRules
 
 
-def _target(config_path: Path, service: str | None) -> _Target:
+def target_of(config_path: Path, service: str | None) -> Target:
+    """The service that is meant. Ends the command where the config has no Redis."""
     from router.config.compile import service_spec
     from router.control.rules import rules_of
 
@@ -42,19 +45,19 @@ def _target(config_path: Path, service: str | None) -> _Target:
             f"{config_path} has no `redis:`, so weights come from that file alone: change them there, or add e.g. "
             f"`redis: redis://127.0.0.1:6379/0`"
         )
-    return _Target(settings.redis, rules_of(service_spec(name, chosen)))
+    return Target(settings.redis, rules_of(service_spec(name, chosen)))
 
 
-def _ask(target: _Target, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+def ask(target: Target, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
     """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
     from router.control.weights import Refused, Unreachable, open_redis
 
-    async def ask() -> _Result:
+    async def asking() -> _Result:
         async with open_redis(target.url) as client:
             return await question(client)
 
     try:
-        return asyncio.run(ask())
+        return asyncio.run(asking())
     except (Refused, Unreachable) as error:
         raise click.ClickException(str(error)) from None
 
@@ -82,9 +85,9 @@ def get(service: str | None, config_path: Path, output: str) -> None:
     from router.control.rules import WHOLE
     from router.control.weights import read_current
 
-    target = _target(config_path, service)
+    target = target_of(config_path, service)
     rules = target.rules
-    current = _ask(target, lambda client: read_current(client, rules))
+    current = ask(target, lambda client: read_current(client, rules))
     live = current.parsed.live
     effective = rules.effective_weights(live)
     effective[rules.default_ring] = WHOLE - sum(effective.values())
@@ -129,10 +132,10 @@ def set_(words: tuple[str, ...], expect_rev: str | None, reason: str, is_dry_run
         wanted[ring] = value.removesuffix("%")
     if not wanted:
         raise click.UsageError("no weight given: e.g. canary=5")
-    target = _target(config_path, service)
+    target = target_of(config_path, service)
     _tell(
         target,
-        _ask(
+        ask(
             target,
             lambda client: set_weights(
                 client, target.rules, wanted, reason=reason, expect_revision=expect_rev, is_dry_run=is_dry_run
@@ -150,8 +153,8 @@ def history(service: str | None, count: int, config_path: Path, output: str) -> 
     """Show who changed what, newest first."""
     from router.control.weights import history as read_history
 
-    target = _target(config_path, service)
-    entries = _ask(target, lambda client: read_history(client, target.rules.name, count))
+    target = target_of(config_path, service)
+    entries = ask(target, lambda client: read_history(client, target.rules.name, count))
     if output == "json":
         click.echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
         return
@@ -169,8 +172,8 @@ def undo(service: str | None, reason: str, is_dry_run: bool, config_path: Path) 
     """Restore the weights before the last recorded change; a second undo takes the first one back."""
     from router.control.weights import undo as undo_last
 
-    target = _target(config_path, service)
-    _tell(target, _ask(target, lambda client: undo_last(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
+    target = target_of(config_path, service)
+    _tell(target, ask(target, lambda client: undo_last(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
 
 
 @weights.command()
@@ -181,13 +184,11 @@ def reset(service: str | None, reason: str, is_dry_run: bool, config_path: Path)
     """Write the config file's weights to Redis; also heals a hash that is refused."""
     from router.control.weights import reset_weights
 
-    target = _target(config_path, service)
-    _tell(
-        target, _ask(target, lambda client: reset_weights(client, target.rules, reason=reason, is_dry_run=is_dry_run))
-    )
+    target = target_of(config_path, service)
+    _tell(target, ask(target, lambda client: reset_weights(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
 
 
-def _tell(target: _Target, change: Change) -> None:
+def _tell(target: Target, change: Change) -> None:
     from router.control.link import safe_url
 
     for sentence in change.changes or ("no ring's weight changes",):

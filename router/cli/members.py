@@ -1,0 +1,177 @@
+"""``ring-router members``: who is in a ring by name, one by one or by the million.
+
+The words only; what happens in Redis is in ``router.control.member_lists``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import click
+
+from router.cli.options import config_option, did_you_mean_ring, output_option
+from router.cli.weights import ask, target_of
+
+if TYPE_CHECKING:
+    from router.cli.weights import Target
+    from router.control.weights import Client
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _service_option(command: _Command) -> _Command:
+    return click.option("--service", metavar="NAME", help="The service; needed if there are several.")(command)
+
+
+def _reason_option(command: _Command) -> _Command:
+    return click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")(command)
+
+
+def _target(config_path: Path, service: str | None, ring: str | None = None) -> Target:
+    target = target_of(config_path, service)
+    if ring is not None:
+        did_you_mean_ring(ring, target.rules.rings, target.rules.name)
+    return target
+
+
+@click.group()
+def members() -> None:
+    """Who is in a ring by name: users by their keys, in Redis."""
+
+
+@members.command()
+@click.argument("ring")
+@click.argument("keys", nargs=-1, required=True)
+@_service_option
+@_reason_option
+@config_option
+def add(ring: str, keys: tuple[str, ...], service: str | None, reason: str, config_path: Path) -> None:
+    """Put users into a ring."""
+    from router.control import member_lists
+
+    target = _target(config_path, service, ring)
+    name = target.rules.name
+    count = ask(target, lambda client: member_lists.add(client, name, ring, [one.encode() for one in keys], reason))
+    click.echo(f"{name}: {count} of {len(keys)} new in {ring}")
+
+
+@members.command()
+@click.argument("ring")
+@click.argument("keys", nargs=-1, required=True)
+@_service_option
+@_reason_option
+@config_option
+def remove(ring: str, keys: tuple[str, ...], service: str | None, reason: str, config_path: Path) -> None:
+    """Take users out of a ring."""
+    from router.control import member_lists
+
+    target = _target(config_path, service, ring)
+    name = target.rules.name
+    count = ask(target, lambda client: member_lists.remove(client, name, ring, [one.encode() for one in keys], reason))
+    click.echo(f"{name}: {count} of {len(keys)} gone from {ring}")
+
+
+def _keys_of(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        key = line.strip()
+        if key and not key.startswith(b"#"):
+            yield key
+
+
+@members.command("import")
+@click.argument("ring")
+@click.argument("file", type=click.File("rb"))
+@click.option("--merge", is_flag=True, help="Keep those who are members already; else the file is the whole list.")
+@_service_option
+@_reason_option
+@config_option
+def import_(ring: str, file: BinaryIO, merge: bool, service: str | None, reason: str, config_path: Path) -> None:
+    """Make FILE (one key a line; - is standard input) the list of a ring."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from router.control import member_lists
+
+    target = _target(config_path, service, ring)
+    name = target.rules.name
+    keys = list(_keys_of(file))
+    if not keys and not merge:
+        raise click.ClickException(
+            f"{file.name} has no keys, and everybody would be gone from {ring}: to do that, DEL its sets in Redis"
+        )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"{name} {ring}", total=len(set(keys)))
+
+        def told(count: int) -> None:
+            progress.advance(task, count)
+
+        if merge:
+            come = ask(target, lambda client: member_lists.add(client, name, ring, keys, reason, told))
+            gone = 0
+        else:
+            come, gone = ask(target, lambda client: member_lists.replace(client, name, ring, keys, reason, told))
+    click.echo(f"{name}: {come} new in {ring}, {gone} gone from it, of {len(keys)} in {file.name}")
+
+
+@members.command("export")
+@click.argument("ring")
+@_service_option
+@config_option
+def export_(ring: str, service: str | None, config_path: Path) -> None:
+    """Print the members of a ring in Redis, one a line."""
+    from router.control import member_lists
+
+    target = _target(config_path, service, ring)
+    out = sys.stdout.buffer
+
+    async def write(client: Client) -> None:
+        async for key in member_lists.export(client, target.rules.name, ring):
+            out.write(key + b"\n")
+
+    ask(target, write)
+
+
+@members.command("count")
+@_service_option
+@config_option
+@output_option
+def count_(service: str | None, config_path: Path, output: str) -> None:
+    """Show how many members each ring has in Redis."""
+    from router.control import member_lists
+
+    target = _target(config_path, service)
+
+    async def counts(client: Client) -> dict[str, int]:
+        return {ring: await member_lists.count(client, target.rules.name, ring) for ring in target.rules.rings}
+
+    found = ask(target, counts)
+    if output == "json":
+        click.echo(json.dumps({"service": target.rules.name, "members": found}, indent=2))
+        return
+    for ring, number in found.items():
+        click.echo(f"{ring:<16} {number:>12,}")
+
+
+@members.command()
+@click.argument("key")
+@_service_option
+@config_option
+@output_option
+def find(key: str, service: str | None, config_path: Path, output: str) -> None:
+    """Show which rings list a user."""
+    from router.control import member_lists
+
+    target = _target(config_path, service)
+    rules = target.rules
+    found = ask(target, lambda client: member_lists.find(client, rules.name, rules.rings, key.encode()))
+    if output == "json":
+        click.echo(json.dumps({"service": rules.name, "key": key, "rings": found}, indent=2))
+    elif found:
+        click.echo(f"{key} is listed in {', '.join(found)}; the inner one counts: {found[0]}")
+    else:
+        click.echo(f"{key} is listed in no ring of {rules.name} in Redis")
