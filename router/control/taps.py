@@ -10,9 +10,10 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from router.core.spec import ServiceSpec
 from router.telemetry.messages import Sample, Tap, Tapped, Wanted
 from router.telemetry.sampling import Allowance
 
@@ -26,6 +27,20 @@ SILENCE_SECONDS: Final = 1.0
 
 class TooManyListeners(Exception):
     """Nobody more can be served; the message says how many are."""
+
+
+class UnknownPlace(Exception):
+    """There is no such service or ring; the message says which there are."""
+
+
+def check_place(services: Sequence[ServiceSpec], service: str, ring: str) -> None:
+    """Raises ``UnknownPlace`` for what nobody could ever listen to; either may be empty."""
+    here = [one for one in services if service in ("", one.name)]
+    if service and not here:
+        raise UnknownPlace(f"there is no service {service!r}; there is: {', '.join(one.name for one in services)}")
+    rings = dict.fromkeys(one.name for spec in here for one in spec.rings)
+    if ring and ring not in rings:
+        raise UnknownPlace(f"there is no ring {ring!r}; there is: {', '.join(rings)}")
 
 
 class Listener:
