@@ -66,9 +66,12 @@ def state(
     return SnapshotSpec(generation, (one,), listener, access_log="off", trust=TrustSpec(keys, (ID,)))
 
 
+EDGE = ListenerSpec()
+
+
 @asynccontextmanager
 async def house(
-    listener: ListenerSpec = ListenerSpec(), **changes: Any
+    listener: ListenerSpec = EDGE, **changes: Any
 ) -> AsyncIterator[tuple[RunningPlane, list[bytes], ServiceSpec]]:
     """A proxy, the heads that its backend sees, and the service."""
     seen: list[bytes] = []
@@ -98,7 +101,6 @@ def carried(said: bytes) -> bytes:
 
 SIGNED = write_member(KEYS, "canary", NOW)
 SIDECAR = ListenerSpec(mode="sidecar")
-EDGE = ListenerSpec()
 BEHIND = ListenerSpec(("127.0.0.0/8",))
 MESH = ListenerSpec(("127.0.0.0/8",), mode="sidecar")
 
@@ -176,7 +178,7 @@ BAD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     ),
     "a token for another audience": (EDGE, bearer(token({**BETA, "aud": "pay"}, RSA, "RS256")), ("token", "foreign")),
     "an expired token": (EDGE, bearer(token({**BETA, "exp": NOW - 60}, RSA, "RS256")), ("token", "expired")),
-    "a token that holds tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
+    "a token of tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
     "two tokens": (EDGE, bearer(ONE_TOKEN) * 2, ("token", "malformed")),
     "no token": (EDGE, bearer(b"opaque"), ("token", "malformed")),
     "another scheme": (EDGE, b"Authorization: Basic " + ONE_TOKEN + b"\r\n", None),
