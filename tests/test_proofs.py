@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from router.core.signing import CookieSigner
 
+from router.core.signing import CookieSigner
 from router.core.spec import (
     ConditionSpec,
     CookieSpec,
