@@ -65,7 +65,7 @@ def forced_decision(service: Service, request: Request) -> Decision | None:
 
 
 def _decide_with_care(service: Service, request: Request, key: UserKey | None) -> Decision:
-    """The same for services with denied lists, member tables, lists or shares in rules, or two keys of a user."""
+    """The same for services with denied lists, member tables, lists or shares inside of rules, or two keys per user."""
     take_notes(service, request, key)
     denied = denied_places(service, request) if service.denied else 0
     if key is not None:

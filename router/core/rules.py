@@ -204,9 +204,7 @@ class _Shelf(Generic[Outcome]):
         return best, found
 
 
-def _first_of(
-    entries: list[tuple[int, Matcher, Any]], request: Request, best: int, found: Outcome | None
-) -> tuple[int, Outcome | None]:
+def _first_of(entries: list[_Entry[Any]], request: Request, best: int, found: Any) -> tuple[int, Any]:
     for order, matches, outcome in entries:
         if order >= best:
             break

@@ -224,6 +224,7 @@ def compile_service(
     killed = set(spec.killed) - {spec.rings[last].name}
     open_rings = [i for i, ring in enumerate(spec.rings) if ring.name not in killed]
     lands_in = [next(j for j in open_rings if j >= i) for i in range(last + 1)]
+    landings = {ring.name: place for ring, place in zip(spec.rings, lands_in, strict=True)}
     salt = spec.salt.encode()
     rules: list[tuple[ConditionSpec, Decision]] = []
     rules_by_ring: list[tuple[int, RuleIndex[Decision]]] = []
@@ -270,10 +271,8 @@ def compile_service(
         bounds=tuple(accumulate(ring.basis_points for ring in spec.rings[:last])),
         by_hash=by_hash,
         default=default,
-        overrides={ring.name: decisions.of(i, Reason.OVERRIDE) for ring, i in zip(spec.rings, lands_in, strict=True)},
-        propagated={
-            ring.name: decisions.of(i, Reason.PROPAGATED) for ring, i in zip(spec.rings, lands_in, strict=True)
-        },
+        overrides={name: decisions.of(place, Reason.OVERRIDE) for name, place in landings.items()},
+        propagated={name: decisions.of(place, Reason.PROPAGATED) for name, place in landings.items()},
         astray=decisions.of(last, Reason.PROPAGATED),
         is_intricate=bool(denies or lists or has_two or any(asks_for_keys(one) for one in conditions)),
         find_anonymous=finder_of(anonymous, signer) if anonymous is not None and has_two else None,
