@@ -306,6 +306,7 @@ async def test_a_link_leads_to_no_other_host(path: bytes) -> None:
 @pytest.mark.parametrize(
     ("said", "word"),
     [(held(expires_at=NOW - 1), "expired"), (held(service="search"), "foreign"), (b"canary", "malformed")],
+    ids=["expired", "foreign", "malformed"],  # a pass is signed anew each time, and names of tests stay the same
 )
 async def test_a_link_that_does_not_hold_is_taken_off_and_the_request_goes_on(said: bytes, word: str) -> None:
     async with house() as (router, seen, _):
