@@ -26,6 +26,7 @@ COMPILED = [
     "router/proxy/attempts.py",
     "router/proxy/breaker.py",
     "router/proxy/budget.py",
+    "router/proxy/changes.py",
     "router/proxy/door.py",
     "router/proxy/downstream.py",
     "router/proxy/endpoint.py",
