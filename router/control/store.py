@@ -21,6 +21,7 @@ from router.control.keys import HASHES, RawHash, RawService, key_of
 from router.control.last_good import Keeper, Rejected, load
 from router.control.link import BadURL, error_kind, error_text, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
+from router.control.rails import outside_rails
 from router.control.rules import ServiceRules, percent, say_changes, say_weights
 from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, Watcher
@@ -47,6 +48,12 @@ class _Service:
     live: Live = field(default_factory=Live)
     source: Source = "config"
     raw: RawService | None = None
+    is_read: bool = False
+    """Whether Redis has been read since the start, whatever came of it."""
+    fellows: Live | None = None
+    """What other instances routed by when this one started without a memory of its own."""
+    again_at: float = 0.0
+    """Unix time at which the same read is judged again, because a widening came too soon; 0: it is not."""
     refusals: tuple[Refusal, ...] = ()
     unknown_drains: tuple[str, ...] = ()
     """Drained addresses that no endpoint has in the snapshot that routes."""
@@ -141,6 +148,11 @@ class Store:
         known = self._services.get(service)
         return [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
 
+    def outside_rails(self, service: str) -> list[str]:
+        """Rings of a service that are applied below their floor or above their ceiling, as sentences."""
+        known = self._services.get(service)
+        return [] if known is None else outside_rails(known.live, known.rules)
+
     # -- life ----------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -221,7 +233,7 @@ class Store:
         has_changed = False
         for name, hashes in raw.items():
             service = self._services.get(name)
-            if service is not None and service.raw != hashes:
+            if service is not None and (service.raw != hashes or 0 < service.again_at <= time.time()):
                 has_changed |= self._apply(service, hashes)
         self._first_read.set()
         self._say_link()
@@ -269,11 +281,14 @@ class Store:
     def _apply(self, service: _Service, raw: RawService) -> bool:
         """Judge a read; True when the live values are other ones now."""
         before = service.live
-        parsed = parse(raw, service.rules, None if service.source == "config" else before)
-        service.raw, service.live = raw, parsed.live
+        parsed = parse(raw, service.rules, _ground(service), time.time())
+        service.raw, service.live, service.is_read = raw, parsed.live, True
+        service.again_at = max((problem.until for problem in parsed.problems), default=0.0)
         self._note_refusals(service, raw, parsed)
         if parsed.is_from_redis:
             service.source = "redis"
+        # A refusal has to outlive a restart: what is refused now would be adopted by whoever remembers nothing.
+        if parsed.is_from_redis or (parsed.problems and service.rules.has_rails):
             self._keeper.offer(parsed.live, service.rules)
         self._tell()
         if parsed.live == before:
@@ -302,9 +317,10 @@ class Store:
                 if service.refused_content.pop(key, None) is not None:
                     self._log.info(f"{key} is valid again: {say_weights(rules, service.live)}", service=name)
                 continue
-            if service.refused_content.get(key) == (content, problems):
-                continue
+            known = service.refused_content.get(key)
             service.refused_content[key] = (content, problems)
+            if known is not None and known[0] == content and _matters(known[1]) == _matters(problems):
+                continue
             for reason in {problem.reason for problem in problems}:
                 self.rejected_total[name, reason] += 1
             verb = "held" if problems[0].reason == "held_missing" else "refused"
@@ -342,12 +358,29 @@ class Store:
                 "killed": list(service.live.killed),
                 "freeze": service.live.freeze,
                 "drained": list(service.live.drained),
+                "revoked": len(service.live.revoked),
+                "widened_at": round(service.live.widened_at, 3),
                 "notes": self.notes(name),
                 "refused": [refusal.message for refusal in service.refusals],
-                "warnings": list(self._warnings.get(name, ())),
+                "warnings": [*self._warnings.get(name, ()), *self.outside_rails(name)],
             }
             for name, service in self._services.items()
         }
+
+
+def _ground(service: _Service) -> Live | None:
+    """What a read is judged against: what this instance routes by, or what others do, or nothing that is known.
+
+    With rails, somebody who has seen a Redis without weights knows what was before the first ones: the config file's.
+    """
+    if service.source != "config" or (service.is_read and service.rules.has_rails):
+        return service.live
+    return None if service.is_read else service.fellows
+
+
+def _matters(problems: tuple[Refusal, ...]) -> list[tuple[str, str, str]]:
+    """What makes a refusal another one; its sentence may tell the time."""
+    return [(one.reason, one.field, one.value) for one in problems]
 
 
 def _say_unknown(addresses: tuple[str, ...], service: str) -> str:
