@@ -99,7 +99,8 @@ class _Comparison(Model):
         default=None, description="The whole value, where * stands for any characters and ? for one."
     )
     regex: Annotated[Text, AfterValidator(check_regex)] | None = Field(
-        default=None, description="A regular expression of RE2 for the whole value; needs the extra re2."
+        default=None,
+        description="A regular expression of RE2, found anywhere in the value (^ and $ for all of it); needs the extra re2.",
     )
     semver: Annotated[Text, AfterValidator(check_semver)] | None = Field(
         default=None, description='The value is a version, and all of this holds: ">=5.2 <6".'
