@@ -100,7 +100,7 @@ class _Comparison(Model):
     )
     regex: Annotated[Text, AfterValidator(check_regex)] | None = Field(
         default=None,
-        description="A regular expression of RE2, found anywhere in the value (^ and $ for all of it); needs the extra re2.",
+        description="A regular expression of RE2, found anywhere in the value; needs the extra re2.",
     )
     semver: Annotated[Text, AfterValidator(check_semver)] | None = Field(
         default=None, description='The value is a version, and all of this holds: ">=5.2 <6".'
