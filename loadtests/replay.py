@@ -17,15 +17,8 @@ from typing import Any, Final
 
 import uvloop
 
-from router.core.spec import (
-    ConditionSpec,
-    EndpointSpec,
-    IdentitySpec,
-    RingSpec,
-    ServiceSpec,
-    SnapshotSpec,
-    VersionSpec,
-)
+from router.core.audience import ConditionSpec, IdentitySpec
+from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, VersionSpec
 from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.rules import Request
 from router.core.snapshot import Service, compile_service
-from router.core.spec import ConditionSpec, EndpointSpec, IdentitySpec, RingSpec, ServiceSpec, VersionSpec
+from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, VersionSpec
 
 VERSIONS = tuple(VersionSpec(name, (EndpointSpec("127.0.0.1", 9001),)) for name in ("v1", "v2"))
 NAMES = ("X-User-Id", "X-Ring", "X-Team")

@@ -7,17 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from router.core.spec import (
-    ConditionSpec,
-    EndpointSpec,
-    IdentitySpec,
-    ListenerSpec,
-    RingSpec,
-    ServiceSpec,
-    SnapshotSpec,
-    TimeoutsSpec,
-    VersionSpec,
-)
+from router.core.audience import ConditionSpec, IdentitySpec
+from router.core.spec import EndpointSpec, ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec, VersionSpec
 from router.proxy.plane import DataPlane
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -13,20 +13,9 @@ from typing import Any
 
 import pytest
 
+from router.core.audience import CookieSpec, IdentitySpec, KeySpec, TrustSpec
 from router.core.signing import CookieSigner
-from router.core.spec import (
-    CookieSpec,
-    IdentitySpec,
-    KeySpec,
-    ListenerSpec,
-    MirrorSpec,
-    RingSpec,
-    ServerTlsSpec,
-    ServiceSpec,
-    SnapshotSpec,
-    SocketSpec,
-    TrustSpec,
-)
+from router.core.spec import ListenerSpec, MirrorSpec, RingSpec, ServerTlsSpec, ServiceSpec, SnapshotSpec, SocketSpec
 from router.process.listening import Listening
 from router.proxy.facts import certificate_of
 from router.proxy.forwarding import add_anonymous_cookie

@@ -11,8 +11,9 @@ from router.config.compile import LiveConflict, service_names, snapshot_spec
 from router.config.load import ConfigError, Problem, load_settings, parse_settings
 from router.config.settings import Settings, json_schema
 from router.config.values import parse_duration, parse_percent
+from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.live import Live
-from router.core.spec import ConditionSpec, EndpointSpec, IdentitySpec, ListenerSpec, SocketSpec, TimeoutsSpec
+from router.core.spec import EndpointSpec, ListenerSpec, SocketSpec, TimeoutsSpec
 
 REPOSITORY = Path(__file__).parent.parent
 

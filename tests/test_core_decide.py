@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.decide import decide, identify
 from router.core.hashing import UserKey, bucket_of
 from router.core.snapshot import Reason, Snapshot, compile_service
-from router.core.spec import ConditionSpec, IdentitySpec, RingSpec, ServiceSpec, SnapshotSpec
+from router.core.spec import RingSpec, ServiceSpec, SnapshotSpec
 from tests.core_services import VERSIONS, request, service
 
 ALICE = UserKey(b"alice")

@@ -14,10 +14,11 @@ from urllib.parse import quote
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.explain import explain
 from router.core.request import Request
 from router.core.snapshot import Service, Snapshot
-from router.core.spec import ConditionSpec, EndpointSpec, IdentitySpec, RingSpec, ServiceSpec, VersionSpec
+from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, VersionSpec
 from tests.core_services import COOKIES, NAMES, WORDS, conditions, weights
 from tests.house import fixed, raw_backend, running_plane, snapshot
 

@@ -13,16 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from router.core.spec import (
-    BalanceSpec,
-    ConditionSpec,
-    EndpointSpec,
-    RingSpec,
-    ServiceSpec,
-    SnapshotSpec,
-    TimeoutsSpec,
-    VersionSpec,
-)
+from router.core.audience import ConditionSpec
+from router.core.spec import BalanceSpec, EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec, VersionSpec
 from router.telemetry.access_log import AccessLog
 from tests.house import RunningPlane, endpoint, header, read_head, running_plane, shop, snapshot
 from tests.test_edge_tunnel import HANDSHAKE, accept

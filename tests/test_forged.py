@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from router.core.spec import KeySpec
+from router.core.audience import KeySpec
 from router.trust.passes import sign_pass
 from router.trust.propagation import write_member
 from tests import tokens

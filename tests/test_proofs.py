@@ -10,19 +10,9 @@ from typing import Any
 
 import pytest
 
+from router.core.audience import ConditionSpec, CookieSpec, IdentitySpec, IssuerSpec, KeySpec, TrustSpec
 from router.core.signing import CookieSigner
-from router.core.spec import (
-    ConditionSpec,
-    CookieSpec,
-    IdentitySpec,
-    IssuerSpec,
-    KeySpec,
-    ListenerSpec,
-    RingSpec,
-    ServiceSpec,
-    SnapshotSpec,
-    TrustSpec,
-)
+from router.core.spec import ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec
 from router.telemetry.counters import PROOFS, WorkerCounters, fold
 from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
 from router.telemetry.messages import pack_counters, unpack_counters

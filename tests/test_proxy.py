@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from router.core.spec import IdentitySpec, ListenerSpec, TimeoutsSpec
+from router.core.audience import IdentitySpec
+from router.core.spec import ListenerSpec, TimeoutsSpec
 from tests.house import fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.waiting import until
 

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from router.core.audience import IdentitySpec
 from router.core.hashing import bucket_of
-from router.core.spec import IdentitySpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec
+from router.core.spec import RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec
 from router.proxy.wheel import NEVER
 from tests.house import RunningPlane, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.test_edge_tunnel import HANDSHAKE, accept

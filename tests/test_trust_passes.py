@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.spec import KeySpec
+from router.core.audience import KeySpec
 from router.trust.passes import Pass, PassError, Verdict, check_pass, read_pass, sign_pass
 
 NOW = 1_732_500_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.spec import KeySpec
+from router.core.audience import KeySpec
 from router.trust.propagation import (
     LIFETIME,
     MOST_BYTES,

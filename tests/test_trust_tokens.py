@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt import api_jws as jws
 
-from router.core.spec import IssuerSpec
+from router.core.audience import IssuerSpec
 from router.trust.tokens import LONGEST, REMEMBERED, Claims, Issuer, TokenError, Tokens, TokenVerdict
 from tests.tokens import ED25519, OTHER_RSA, P256, P384, RSA, SECRET, by_hand, jwk_set, pem, public_jwk, token
 

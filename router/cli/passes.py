@@ -17,12 +17,12 @@ from router.cli.weights import ask, target_of
 
 if TYPE_CHECKING:
     from router.config.settings import Settings
-    from router.core.spec import KeySpec
+    from router.core.audience import KeySpec
 
 
 def _keys(settings: Settings, config_path: Path, key_id: str | None = None) -> list[KeySpec]:
     """The signing keys, the wanted one first. Ends the command where there is none."""
-    from router.core.spec import KeySpec
+    from router.core.audience import KeySpec
 
     keys = [KeySpec(one.id, one.secret) for one in settings.signing_keys]
     if not keys:

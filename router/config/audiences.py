@@ -18,10 +18,10 @@ from router.config.files import Files
 from router.config.identity import CookieName, HeaderName, QueryName, exactly_one
 from router.config.model import Model, Percent, Text
 from router.config.values import check_network
+from router.core.audience import Comparison, ConditionKind, ConditionSpec
 from router.core.conditions import RuleError, compile_comparison
 from router.core.hashing import BUCKETS
 from router.core.semver import requirements
-from router.core.spec import Comparison, ConditionKind, ConditionSpec
 
 Lists = Mapping[str, str]
 """A file of keys (its absolute path) → the member table that was made of it."""

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from router.config.model import Model, Text
 from router.config.problems import did_you_mean
 from router.config.values import check_cookie_name, check_header_name, check_name
-from router.core.spec import CookieSpec, IdentityKind, IdentitySpec
+from router.core.audience import CookieSpec, IdentityKind, IdentitySpec
 
 _COOKIE: Final = CookieSpec()
 _SOURCE: Final = IdentitySpec("client", "")

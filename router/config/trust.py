@@ -19,7 +19,7 @@ from router.config.document import Path as Place
 from router.config.files import Files
 from router.config.identity import CookieName, HeaderName, exactly_one
 from router.config.model import Model, Seconds, SecondsOrNone, Text
-from router.core.spec import IssuerSpec, KeySpec, TrustSpec
+from router.core.audience import IssuerSpec, KeySpec, TrustSpec
 
 SHORTEST_SECRET: Final = 16
 """Bytes: 128 bits."""

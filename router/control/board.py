@@ -21,8 +21,9 @@ from router.config.compile import NO_TABLES, Tables, snapshot_spec
 from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved
 from router.config.settings import Settings
 from router.config.trust import NO_KEY_SETS, KeySets
+from router.core.audience import KeySpec, TrustSpec
 from router.core.live import Live
-from router.core.spec import KeySpec, SnapshotSpec, TrustSpec
+from router.core.spec import SnapshotSpec
 
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 

@@ -13,12 +13,12 @@ from math import inf
 from typing import Final, assert_never
 
 from router.core.addresses import address_of, masked, network_of
+from router.core.audience import ConditionSpec
 from router.core.globs import compile_glob
 from router.core.hashing import BUCKETS, bucket_of
 from router.core.lookup import Tables, no_tables
 from router.core.request import Request, cookie_value, fingerprint_of, query_value
 from router.core.semver import meets
-from router.core.spec import ConditionSpec
 
 Matcher = Callable[[Request], bool]
 Compare = Callable[[bytes], bool]

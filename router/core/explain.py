@@ -9,13 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from router.core.audience import ConditionSpec, IdentityKind
 from router.core.conditions import compile_condition
 from router.core.decide import decide, identify
 from router.core.hashing import BUCKETS, UserKey, bucket_of
 from router.core.identity import raw_finder
 from router.core.request import Request, cookie_value
 from router.core.snapshot import Decision, Service
-from router.core.spec import ConditionSpec, IdentityKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple, assert_never
 
 from router.core.addresses import prefix_text
+from router.core.audience import IdentitySpec
 from router.core.hashing import UserKey
 from router.core.request import Request, cookie_value, query_value
 from router.core.signing import CookieSigner
-from router.core.spec import IdentitySpec
 
 Finder = Callable[[Request], bytes | None]
 """What a request has in one place; None or empty: nothing that counts."""

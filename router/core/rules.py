@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Generic, TypeVar
 
 from router.core.addresses import address_of
+from router.core.audience import ConditionSpec
 from router.core.conditions import (
     SHARE_SALT,
     Matcher,
@@ -22,7 +23,6 @@ from router.core.request import NOTHING as NOTHING
 from router.core.request import Request as Request
 from router.core.request import cookie_value as cookie_value
 from router.core.request import query_value
-from router.core.spec import ConditionSpec
 
 Outcome = TypeVar("Outcome")
 _Entry = tuple[int, Matcher, Outcome]

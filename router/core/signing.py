@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from hmac import compare_digest, digest
 from typing import Final
 
+from router.core.audience import KeySpec
 from router.core.hashing import UserKey
-from router.core.spec import KeySpec
 
 _PURPOSE: Final = b"ring-router anonymous cookie\0"
 """Keeps these signatures apart from all others that the same secrets make."""

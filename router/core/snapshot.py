@@ -12,13 +12,14 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Final
 
+from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
 from router.core.conditions import DENIED_SALT, SHARE_SALT, asks_for_keys, condition_headers, condition_needs
 from router.core.hashing import BUCKETS, UserKey
 from router.core.identity import Finder, IdentitySource, finder_of, plain_source
 from router.core.lookup import Lookup, Tables, no_tables
 from router.core.rules import RuleIndex
 from router.core.signing import CookieSigner
-from router.core.spec import ConditionSpec, IdentitySpec, RingSpec, ServiceSpec, SnapshotSpec, TrustSpec
+from router.core.spec import RingSpec, ServiceSpec, SnapshotSpec
 
 _NO_TRUST: Final = TrustSpec()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from router.core.spec import CookieSpec
+from router.core.audience import CookieSpec
 
 PASS: Final = 0
 """Forwarded, and nothing more."""

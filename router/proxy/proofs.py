@@ -9,8 +9,8 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
+from router.core.audience import CookieSpec, KeySpec, TrustSpec
 from router.core.rules import cookie_value
-from router.core.spec import CookieSpec, KeySpec, TrustSpec
 from router.proxy.facts import is_secure
 from router.proxy.forwarding import RING_PASS, cookie_line
 from router.proxy.grammar import TOKEN

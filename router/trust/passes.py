@@ -22,7 +22,7 @@ from itsdangerous import Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 from itsdangerous.exc import BadData
 
-from router.core.spec import KeySpec
+from router.core.audience import KeySpec
 
 LONGEST: Final = 2048
 """Characters of a token: what is longer is none, and costs nothing more. A cookie holds 4 KiB (RFC 6265 §6.1)."""

@@ -15,7 +15,7 @@ from hmac import compare_digest, digest
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from router.core.spec import KeySpec
+from router.core.audience import KeySpec
 
 LIFETIME: Final = 900
 """Seconds that a signed member holds."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from router.core.spec import IssuerSpec
+from router.core.audience import IssuerSpec
 
 if TYPE_CHECKING:
     from jwt.api_jwk import PyJWK
