@@ -7,13 +7,15 @@ value has been validated before it gets here: strict at the door, trusting insid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
 
 Login = Literal["anonymous_first", "user_wins", "outer_wins"]
 Override = Literal["passes", "trusted", "insecure", "off"]
 OnChange = Literal["keep", "drain", "close"]
+NOBODY: Final = TrustSpec()
+"""No key signs, and no issuer is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,4 +366,4 @@ class SnapshotSpec:
     services: tuple[ServiceSpec, ...]
     listener: ListenerSpec = ListenerSpec()
     access_log: Literal["json", "combined", "off"] = "json"
-    trust: TrustSpec = TrustSpec()
+    trust: TrustSpec = NOBODY
