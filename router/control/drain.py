@@ -18,11 +18,12 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
+from router.control.audit import UNSET, note
 from router.control.in_force import FRESH_SECONDS
 from router.control.keys import RawFault, RawService, key_of
 from router.control.parse import parse
 from router.control.rules import ServiceRules
-from router.control.weights import ATTEMPTS, AUDIT_LENGTH, UNSET, Current, Refused, actor, read_current
+from router.control.weights import ATTEMPTS, Current, Refused, read_current
 
 APPLIED_SECONDS: Final = 5.0
 """An instance reads a change within milliseconds, at the latest with its heartbeat, and says so at once."""
@@ -91,13 +92,8 @@ async def _try_change(client: Redis, rules: ServiceRules, address: str, out_of_s
             return change
         pipe.multi()  # type: ignore[no-untyped-call]
         pipe.hset(key, mapping=cast("Any", fields))
-        who, host = actor()
-        entry = {
-            "actor": who, "host": host, "action": "drain" if out_of_service else "undrain", "field": "drain",
-            "from": ",".join(before) or UNSET, "to": ",".join(after) or UNSET, "reason": reason,
-            "rev": current.revision, "at": f"{time.time():.3f}",
-        }  # fmt: skip
-        pipe.xadd(key_of(rules.name, "audit"), cast("Any", entry), maxlen=AUDIT_LENGTH, approximate=True)
+        changes = {"drain": (",".join(before) or UNSET, ",".join(after) or UNSET)}
+        note(pipe, rules.name, "drain" if out_of_service else "undrain", changes, reason, current.revision)
         await pipe.execute()
         return change
 

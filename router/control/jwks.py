@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any, Final
 import aiohttp
 
 from router.config.trust import Issuer
+from router.control.disk import replace_whole
 from router.telemetry.tasks import end, spawn
 
 FETCH_SECONDS: Final = 5.0
@@ -144,10 +144,7 @@ class KeyFetcher:
 
     def _keep(self, name: str, url: str, keys: str) -> None:
         file = self._file(name)
-        temporary = file.with_suffix(".new")
         try:
-            self._place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.write_text(json.dumps({"url": url, "set": json.loads(keys)}))
-            os.replace(temporary, file)
+            replace_whole(file, json.dumps({"url": url, "set": json.loads(keys)}).encode())
         except OSError as error:
             self._log.warning(f"the keys of the issuer {name} cannot be kept in {file}: {error.strerror}")

@@ -8,17 +8,16 @@ to stop: a state directory that cannot be written is reported once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from router.control.disk import replace_whole
 from router.control.parse import fit
 from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live
@@ -124,24 +123,7 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
 
 def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> None:
     """Replace the file whole; blocks on the disk. Raises ``OSError``."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path = path_of(state_dir, rules.name)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=state_dir)  # mode 0600
-    try:
-        with open(handle, "wb") as file:
-            file.write(_encode(live, rules, saved_at))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_whole(path_of(state_dir, rules.name), _encode(live, rules, saved_at))
 
 
 _Content = tuple[Live, float, tuple[str, ...]]

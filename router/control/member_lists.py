@@ -6,7 +6,6 @@ write a key that could not be an identity, and never leave a change without its 
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, cast
@@ -14,8 +13,9 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from router.control.keys import REVISION_FIELD, SHARDS, key_of, members_key, members_revision_key, shard_of
-from router.control.weights import AUDIT_LENGTH, Refused, actor
+from router.control.audit import UNSET, note
+from router.control.keys import REVISION_FIELD, SHARDS, members_key, members_revision_key, shard_of
+from router.control.weights import Refused
 
 LONGEST_KEY: Final = 512
 """Bytes; what is longer is no identity but a mistake."""
@@ -48,6 +48,7 @@ async def add(
 ) -> int:
     """Make users members; how many were not yet."""
     shards = by_shard(keys)
+    await _tell(client, service, "members add", ring, f"+{_total(shards)}", reason)
     changed = 0
     for shard, members in sorted(shards.items()):
         listed = sorted(members)
@@ -55,21 +56,21 @@ async def add(
             some = listed[start : start + AT_ONCE]
             changed += await _write(client, service, ring, shard, "SADD", some)
             told(len(some))
-    await _note(client, service, "members add", ring, f"+{changed}", reason)
     return changed
 
 
 async def remove(client: Redis, service: str, ring: str, keys: Iterable[bytes], reason: str) -> int:
     """Users are members no more, wherever they are listed; how many were."""
+    shards = by_shard(keys)
+    await _tell(client, service, "members remove", ring, f"-{_total(shards)}", reason)
     gone = 0
-    for shard, members in sorted(by_shard(keys).items()):
+    for shard, members in sorted(shards.items()):
         listed = sorted(members)
         loose = [one for one in listed if await _has(client, members_key(service, ring), one)]
         gone += await _write(client, service, ring, shard, "SREM", listed)
         if loose:
             await cast("Awaitable[Any]", client.srem(members_key(service, ring), *loose))
             gone += len(loose)
-    await _note(client, service, "members remove", ring, f"-{gone}", reason)
     return gone
 
 
@@ -78,6 +79,7 @@ async def replace(
 ) -> tuple[int, int]:
     """These are the members from now on, and nobody else; (come, gone). Nobody who stays is away for a moment."""
     shards = by_shard(keys)
+    await _tell(client, service, "members import", ring, f"={_total(shards)}", reason)
     come = gone = 0
     for shard in SHARDS:
         key = members_key(service, ring, shard)
@@ -94,7 +96,6 @@ async def replace(
     loose = members_key(service, ring)
     gone += len([one for one in await _members(client, loose) if one not in shards.get(shard_of(one), ())])
     await cast("Awaitable[Any]", client.delete(loose))
-    await _note(client, service, "members import", ring, f"+{come} -{gone}", reason)
     return come, gone
 
 
@@ -127,6 +128,15 @@ async def find(client: Redis, service: str, rings: Iterable[str], key: bytes) ->
     return found
 
 
+def _total(shards: dict[str, set[bytes]]) -> int:
+    return sum(map(len, shards.values()))
+
+
+async def _tell(client: Redis, service: str, action: str, ring: str, what: str, reason: str) -> None:
+    """The entry in the audit trail. It comes first: a long change that breaks off has changed something as well."""
+    await cast("Awaitable[Any]", note(client, service, action, {ring: (UNSET, what)}, reason))
+
+
 async def _write(client: Redis, service: str, ring: str, shard: str, verb: str, keys: Sequence[bytes]) -> int:
     """One change of one shard with its revision, in one transaction."""
     revisions = members_revision_key(service)
@@ -154,15 +164,3 @@ async def _has(client: Redis, key: str, user: bytes) -> bool:
         if str(error).startswith("WRONGTYPE"):
             return False
         raise
-
-
-async def _note(client: Redis, service: str, action: str, ring: str, what: str, reason: str) -> None:
-    who, host = actor()
-    entry = {
-        "actor": who, "host": host, "action": action, "field": ring, "from": "-", "to": what.replace(" ", "_"),
-        "reason": reason, "at": f"{time.time():.3f}",
-    }  # fmt: skip
-    await cast(
-        "Awaitable[Any]",
-        client.xadd(key_of(service, "audit"), cast("Any", entry), maxlen=AUDIT_LENGTH, approximate=True),
-    )

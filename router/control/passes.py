@@ -5,17 +5,16 @@ What is over by itself is cleared out at each change, so that the hash stays sho
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
+from router.control.audit import UNSET, note
 from router.control.keys import MAX_FIELDS, key_of
-from router.control.weights import AUDIT_LENGTH, Refused, actor
-
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+from router.control.revoked import is_field, until_of
+from router.control.weights import Refused
 
 
 async def revoke(client: Redis, service: str, field: str, until: int, reason: str) -> bool:
@@ -23,7 +22,7 @@ async def revoke(client: Redis, service: str, field: str, until: int, reason: st
 
     Raises ``Refused`` for an id that no pass can have, and where there are too many.
     """
-    if not _ID.fullmatch(field.partition(":")[2]):
+    if not is_field(field.encode()):
         raise Refused(f"{field.partition(':')[2]!r} is not the id of a pass or a key: letters, digits, - and _")
     key = key_of(service, "revoked")
     now = time.time()
@@ -31,16 +30,11 @@ async def revoke(client: Redis, service: str, field: str, until: int, reason: st
     over = [one for one, (ends, _) in fields.items() if 0 < ends <= now]
     if field not in fields and len(fields) - len(over) >= MAX_FIELDS["revoked"]:
         raise Refused(f"{key} is full ({MAX_FIELDS['revoked']} fields): rotate the signing key instead")
-    who, host = actor()
-    entry = {
-        "actor": who, "host": host, "action": "revoke", "field": field, "from": "-", "to": str(until),
-        "reason": reason, "at": f"{now:.3f}",
-    }  # fmt: skip
     async with client.pipeline(transaction=True) as pipe:
         if over:
             pipe.hdel(key, *over)
         pipe.hset(key, field, f"{until} {reason}".strip())
-        pipe.xadd(key_of(service, "audit"), cast("Any", entry), maxlen=AUDIT_LENGTH, approximate=True)
+        note(pipe, service, "revoke", {field: (UNSET, str(until))}, reason)
         await pipe.execute()
     return field not in fields
 
@@ -48,8 +42,7 @@ async def revoke(client: Redis, service: str, field: str, until: int, reason: st
 async def listed(client: Redis, service: str) -> Mapping[str, tuple[int, str]]:
     """What is revoked: field → until when (Unix time, 0 for ever) and why."""
     fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(service, "revoked")))
-    found = {}
-    for name, value in sorted(fields.items()):
-        until, _, reason = value.decode("utf-8", "replace").partition(" ")
-        found[name.decode("utf-8", "replace")] = (int(until) if until.isdecimal() else 0, reason)
-    return found
+    return {
+        name.decode("utf-8", "replace"): (until_of(value) or 0, value.decode("utf-8", "replace").partition(" ")[2])
+        for name, value in sorted(fields.items())
+    }

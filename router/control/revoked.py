@@ -20,6 +20,17 @@ _UNTIL: Final = re.compile(rb"([0-9]{1,11})(?:\s.*)?", re.DOTALL)
 """Seconds, then optionally a reason. Eleven digits are the year 5138; milliseconds have thirteen by now."""
 
 
+def is_field(name: bytes) -> bool:
+    """Whether this names a pass or a key: ``pass:<id>`` or ``key:<id>``."""
+    return _FIELD.fullmatch(name) is not None
+
+
+def until_of(value: bytes) -> int | None:
+    """The Unix time until which a revocation matters, 0 for ever; None where the value says none."""
+    found = _UNTIL.fullmatch(value)
+    return None if found is None else int(found[1])
+
+
 def revoked_of(
     fields: Mapping[bytes, bytes], service: str, held: tuple[str, ...], now: float
 ) -> tuple[tuple[str, ...], list[Refusal]]:
@@ -34,21 +45,21 @@ def revoked_of(
     for name, value in sorted(fields.items()):
         if name == REVISION_FIELD.encode():
             continue
-        if _FIELD.fullmatch(name) is None:
+        if not is_field(name):
             message = (
                 f"{key} knows pass:<id> and key:<id>, with an id of at most 128 letters, digits and ._~+/=:@-, not "
                 f"{show(name)}: HDEL {key} {show(name)}. What was revoked before stays so."
             )
             bad.append(Refusal(key, show(name), show(value), "unknown_field", message))
             continue
-        field, until = name.decode(), _UNTIL.fullmatch(value)
+        field, until = name.decode(), until_of(value)
         if until is None:
             message = (
                 f"{field} is revoked for ever: {show(value)} does not begin with a Unix time in seconds, or 0: "
                 f"HSET {key} {field} '0 REASON'"
             )
             bad.append(Refusal(key, field, show(value), "not_a_time", message))
-        if until is None or int(until[1]) == 0 or int(until[1]) > now:
+        if until is None or until == 0 or until > now:
             found.add(field)
     if bad:
         together = found.union(held)

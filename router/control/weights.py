@@ -6,9 +6,7 @@ somebody else was faster. It must never write what an instance would refuse, and
 
 from __future__ import annotations
 
-import getpass
 import shlex
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +16,7 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError, WatchError
 
+from router.control.audit import UNSET, note
 from router.control.in_force import in_force
 from router.control.keys import REVISION_FIELD, RawFault, RawHash, RawService, key_of
 from router.control.link import TROUBLE, error_text, make_client, safe_url
@@ -25,11 +24,8 @@ from router.control.parse import Parsed, basis_points_of, parse
 from router.control.rules import ServiceRules, percent, say_changes
 from router.core.live import Live
 
-AUDIT_LENGTH: Final = 10_000
 ATTEMPTS: Final = 5
 """Somebody else's change in the middle of ours: read again, judge again."""
-UNSET: Final = "-"
-"""In the audit: the field was (or is) not in the hash; the config file's weight counts."""
 Client = Redis
 """For those who may not import redis themselves."""
 _INVERTIBLE: Final = ("set", "undo", "reset")
@@ -171,16 +167,6 @@ async def history(client: Redis, service: str, count: int) -> list[AuditEntry]:
     return [_entry(_text(id_), {_text(k): _text(v) for k, v in fields.items()}) for id_, fields in entries]
 
 
-def actor() -> tuple[str, str]:
-    """Who types this, and on which machine: ``ada@laptop``, ``laptop``."""
-    host = socket.gethostname()
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user without a name
-        user = "unknown"
-    return f"{user}@{host}", host
-
-
 async def _try_set(
     client: Redis,
     rules: ServiceRules,
@@ -224,26 +210,10 @@ async def _try_set(
         if gone:
             pipe.hdel(key, *gone)
         pipe.hset(key, mapping=cast("Any", fields))
-        pipe.xadd(
-            key_of(rules.name, "audit"),
-            cast("Any", _audit(current, weights, action, reason, revision)),
-            maxlen=AUDIT_LENGTH,
-            approximate=True,
-        )
+        changes = {ring: (current.value(ring), value) for ring, value in weights.items()}
+        note(pipe, rules.name, action, changes, reason, revision)
         await pipe.execute()
         return change
-
-
-def _audit(
-    current: Current, weights: Mapping[str, str], action: str, reason: str, revision: str
-) -> dict[str, str | float]:
-    who, host = actor()
-    # A value with a space in it is no number: it goes into the trail as one word, so that the lists stay in step.
-    before = [current.value(ring).replace(" ", "_") or "_" for ring in weights]
-    return {
-        "actor": who, "host": host, "action": action, "field": " ".join(weights), "from": " ".join(before),
-        "to": " ".join(weights.values()), "reason": reason, "rev": revision, "at": f"{time.time():.3f}",
-    }  # fmt: skip
 
 
 def _entry(id_: str, fields: Mapping[str, str]) -> AuditEntry:
