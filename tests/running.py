@@ -204,21 +204,21 @@ async def some_more(tally: Tally, answers: int = 300) -> None:
 
 @asynccontextmanager
 async def running_router(
-    directory: Path, *, redis: str = "", workers: int = 2, serve: Serve | None = None
+    directory: Path, *, redis: str = "", workers: int = 2, serve: Serve | None = None, config: str = CONFIG
 ) -> AsyncIterator[Router]:
     """A router with v1 (or ``serve``) and v2 behind it; ready when the block begins, gone by pid when it ends."""
     async with AsyncExitStack() as house:
         v1 = await house.enter_async_context(raw_backend(serve or fixed(BODY % b"v1")))
         v2 = await house.enter_async_context(raw_backend(fixed(BODY % b"v2")))
         port, admin = free_ports(2)
-        config = directory / "router.yaml"
-        text = CONFIG.format(
+        file = directory / "router.yaml"
+        text = config.format(
             port=port, admin=admin, workers=workers, state=directory / "state", v1=v1, v2=v2,
             redis=f"redis: {redis}" if redis else "",
         )  # fmt: skip
         (directory / "state").mkdir(exist_ok=True)
-        config.write_text(text)
-        router = start_router(config, port, admin, directory / "router.log")
+        file.write_text(text)
+        router = start_router(file, port, admin, directory / "router.log")
         try:
             await until(router.is_ready, within=20)
             yield router

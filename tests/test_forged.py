@@ -9,8 +9,6 @@ import hmac
 import json
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,21 +16,22 @@ from router.core.audience import KeySpec
 from router.trust.passes import sign_pass
 from router.trust.propagation import write_member
 from tests import tokens
-from tests.house import fixed, raw_backend, read_head
-from tests.running import BODY, Router, free_ports, start_router, stop_router
+from tests.house import read_head
+from tests.running import Router, running_router
 from tests.waiting import until
 
 KEY, OLD, STRANGERS = KeySpec("k2", "k" * 40), KeySpec("k1", "o" * 40), KeySpec("k2", "x" * 40)
 CONFIG = """\
 listen: 127.0.0.1:{port}
 admin: {{listen: 127.0.0.1:{admin}}}
-workers: 1
+workers: {workers}
 state_dir: {state}
 access_log: {{format: "off"}}
+{redis}
 mode: sidecar
 trusted_proxies: [10.0.0.0/8]
 signing_keys:
-  - {{id: k2, secret: {key}}}
+  - {{id: k2, secret: kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk}}
 tokens:
   corp: {{algorithms: [RS256], keys_file: keys.json, issuer: corp, audience: shop}}
 services:
@@ -147,23 +146,6 @@ REAL = {
 }
 
 
-@asynccontextmanager
-async def sidecar(directory: Path) -> AsyncIterator[Router]:
-    (directory / "state").mkdir()
-    (directory / "keys.json").write_text(tokens.jwk_set(tokens.public_jwk(tokens.RSA, kid="a")))
-    async with raw_backend(fixed(BODY % b"v1")) as v1, raw_backend(fixed(BODY % b"v2")) as v2:
-        port, admin = free_ports(2)
-        text = CONFIG.format(port=port, admin=admin, state=directory / "state", v1=v1, v2=v2, key=KEY.secret)
-        config = directory / "router.yaml"
-        config.write_text(text)
-        running = start_router(config, port, admin, directory / "router.log")
-        try:
-            await until(running.is_ready, within=20)
-            yield running
-        finally:
-            await stop_router(running)
-
-
 async def ring_for(router: Router, sent: Sent) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
     try:
@@ -207,6 +189,7 @@ async def look(router: Router, table: dict[str, Sent], ring: str) -> dict[str, s
 
 
 async def test_what_is_forged_leads_nowhere_and_what_is_real_leads_into_the_ring(tmp_path: Path) -> None:
-    async with sidecar(tmp_path) as router:
+    (tmp_path / "keys.json").write_text(tokens.jwk_set(tokens.public_jwk(tokens.RSA, kid="a")))
+    async with running_router(tmp_path, config=CONFIG) as router:
         assert await look(router, FORGED, "everyone") == {}
         assert await look(router, REAL, "canary") == {}

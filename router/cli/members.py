@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from router.cli.options import config_option, did_you_mean_ring, output_option
+from router.cli.options import check_ring, config_option, output_option
 from router.cli.weights import ask, target_of
 
 if TYPE_CHECKING:
@@ -27,14 +27,21 @@ def _service_option(command: _Command) -> _Command:
     return click.option("--service", metavar="NAME", help="The service; needed if there are several.")(command)
 
 
-def _reason_option(command: _Command) -> _Command:
-    return click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")(command)
+def _change_options(command: _Command) -> _Command:
+    reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")
+    return _service_option(reason(config_option(command)))
+
+
+def _users(command: _Command) -> _Command:
+    """A ring and users, and what every change has."""
+    keys = click.argument("keys", nargs=-1, required=True)
+    return click.argument("ring")(keys(_change_options(command)))
 
 
 def _target(config_path: Path, service: str | None, ring: str | None = None) -> Target:
     target = target_of(config_path, service)
     if ring is not None:
-        did_you_mean_ring(ring, target.rules.rings, target.rules.name)
+        check_ring(ring, target.rules.rings, target.rules.name)
     return target
 
 
@@ -44,11 +51,7 @@ def members() -> None:
 
 
 @members.command()
-@click.argument("ring")
-@click.argument("keys", nargs=-1, required=True)
-@_service_option
-@_reason_option
-@config_option
+@_users
 def add(ring: str, keys: tuple[str, ...], service: str | None, reason: str, config_path: Path) -> None:
     """Put users into a ring."""
     from router.control import member_lists
@@ -60,11 +63,7 @@ def add(ring: str, keys: tuple[str, ...], service: str | None, reason: str, conf
 
 
 @members.command()
-@click.argument("ring")
-@click.argument("keys", nargs=-1, required=True)
-@_service_option
-@_reason_option
-@config_option
+@_users
 def remove(ring: str, keys: tuple[str, ...], service: str | None, reason: str, config_path: Path) -> None:
     """Take users out of a ring."""
     from router.control import member_lists
@@ -75,30 +74,22 @@ def remove(ring: str, keys: tuple[str, ...], service: str | None, reason: str, c
     click.echo(f"{name}: {count} of {len(keys)} gone from {ring}")
 
 
-def _keys_of(file: BinaryIO) -> Iterator[bytes]:
-    for line in file:
-        key = line.strip()
-        if key and not key.startswith(b"#"):
-            yield key
-
-
 @members.command("import")
 @click.argument("ring")
 @click.argument("file", type=click.File("rb"))
 @click.option("--merge", is_flag=True, help="Keep those who are members already; else the file is the whole list.")
-@_service_option
-@_reason_option
-@config_option
+@_change_options
 def import_(ring: str, file: BinaryIO, merge: bool, service: str | None, reason: str, config_path: Path) -> None:
     """Make FILE (one key a line; - is standard input) the list of a ring."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from router.config.files import keys_in
     from router.control import member_lists
 
     target = _target(config_path, service, ring)
     name = target.rules.name
-    keys = list(_keys_of(file))
+    keys = list(keys_in(file.read()))
     if not keys and not merge:
         raise click.ClickException(
             f"{file.name} has no keys, and everybody would be gone from {ring}: to do that, DEL its sets in Redis"

@@ -204,7 +204,7 @@ def _refuse(message: str) -> NoReturn:
     raise click.UsageError(message)
 
 
-def did_you_mean_ring(ring: str, rings: Sequence[str], service: str) -> None:
+def check_ring(ring: str, rings: Sequence[str], service: str) -> None:
     """Ends the command if the service has no ring of this name."""
     from router.config.problems import did_you_mean
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import config_option, did_you_mean_ring, load_or_exit, output_option, pick_service
+from router.cli.options import check_ring, config_option, load_or_exit, output_option, pick_service
 from router.cli.weights import ask, target_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def sign(
 
     settings = load_or_exit(config_path)
     name, chosen = pick_service(settings, service)
-    did_you_mean_ring(ring, [one.name for one in chosen.rings], name)
+    check_ring(ring, [one.name for one in chosen.rings], name)
     keys = _keys(settings, config_path, key_id)
     if chosen.override == "off":
         raise click.ClickException(f"{name} has `override: off`: no pass leads anywhere there")

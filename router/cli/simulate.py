@@ -15,7 +15,15 @@ from typing import Any, Final
 
 import click
 
-from router.cli.options import admin_option, live_option, optional_config_option, output_option, pick_name, snapshot_of
+from router.cli.options import (
+    admin_option,
+    check_ring,
+    live_option,
+    optional_config_option,
+    output_option,
+    pick_name,
+    snapshot_of,
+)
 from router.core.decide import decide
 from router.core.hashing import BUCKETS, UserKey
 from router.core.rules import Request
@@ -101,7 +109,6 @@ def made_up(count: int) -> list[UserKey]:
 
 def with_weights(spec: ServiceSpec, changes: str) -> ServiceSpec:
     """The service with other weights: ``canary=5,early=20``. Ends the command if they are not valid."""
-    from router.config.problems import did_you_mean
     from router.config.values import parse_percent
 
     settable = [ring.name for ring in spec.rings[:-1]]
@@ -117,9 +124,7 @@ def with_weights(spec: ServiceSpec, changes: str) -> ServiceSpec:
             raise click.UsageError(
                 f"{ring} is the default ring: it takes the rest. Set the others ({', '.join(settable)})"
             )
-        if ring not in points:
-            hint = did_you_mean(ring, settable) or f"there is: {', '.join(settable)}"
-            raise click.UsageError(f"there is no ring {ring!r} in {spec.name}: {hint}")
+        check_ring(ring, settable, spec.name)
         try:
             points[ring] = parse_percent(float(percent))
         except ValueError as error:

@@ -46,6 +46,11 @@ def service_names(settings: Settings) -> tuple[str, ...]:
     return tuple(settings.services)
 
 
+def ring_names(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Service → its rings, inner to outer."""
+    return {name: tuple(ring.name for ring in service.rings) for name, service in settings.services.items()}
+
+
 def snapshot_spec(
     settings: Settings,
     live: Mapping[str, Live],
@@ -160,7 +165,7 @@ def service_spec(
             f"({', '.join(f'{ring} {points / 100:g}' for ring, points in weights.items())}); at most 100"
         )
     weights[service.rings[-1].name] = BUCKETS - taken
-    ring_names = [ring.name for ring in service.rings]
+    names = [ring.name for ring in service.rings]
     return ServiceSpec(
         name=name,
         versions=tuple(version_spec(name, key, service, live, files, resolved, down) for key in service.versions),
@@ -171,7 +176,7 @@ def service_spec(
         paths=service.paths,
         salt=service.salt,
         identity=tuple(source.spec for source in service.identity),
-        killed=tuple(ring for ring in ring_names[:-1] if ring in live.killed),
+        killed=tuple(ring for ring in names[:-1] if ring in live.killed),
         response_headers=service.response_headers,
         timeouts=TimeoutsSpec(service.timeouts.connect, service.timeouts.first_byte, service.timeouts.between_bytes),
         body_bytes=service.body_bytes,

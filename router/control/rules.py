@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from router.config.compile import service_spec
+from router.config.settings import Settings
 from router.config.values import parse_endpoint
 from router.core.live import Live
 from router.core.spec import GuardSpec, ServiceSpec
@@ -67,6 +69,11 @@ def rules_of(service: ServiceSpec) -> ServiceRules:
         floors={ring.name: ring.floor for ring in service.rings if ring.floor},
         ceilings={ring.name: ring.ceiling for ring in service.rings if ring.ceiling < WHOLE},
     )
+
+
+def service_rules(settings: Settings) -> dict[str, ServiceRules]:
+    """What live values are judged by, per service."""
+    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
 
 
 def percent(basis_points: int) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,12 +17,12 @@ import structlog
 
 from router.config.endpoints import unknown_drains
 from router.control.in_force import in_force
-from router.control.keys import HASHES, RawHash, RawService, key_of
+from router.control.keys import HASHES, RawService, key_of
 from router.control.last_good import Keeper, Rejected, load
 from router.control.link import TROUBLE, BadURL, error_kind, error_text, make_client, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
-from router.control.rails import outside_rails
-from router.control.rules import ServiceRules, percent, say_changes, say_weights
+from router.control.rules import ServiceRules, say_changes, say_weights
+from router.control.service import Service, Source, say_unknown
 from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, MemberFollower, Watcher
 from router.core.live import Live
@@ -32,7 +31,6 @@ from router.telemetry.counters import Histogram
 from router.telemetry.meters import histogram_index
 from router.telemetry.tasks import end, spawn
 
-Source = Literal["config", "disk", "redis"]
 State = Literal["live", "poll", "down", "off"]
 OnChange = Callable[[Mapping[str, Live]], None]
 
@@ -41,25 +39,6 @@ FIRST_READ_SECONDS: Final = 0.5
 """How long a start waits for Redis, so that a healthy one begins with live values."""
 SAY_AGAIN_SECONDS: Final = 10.0
 """A link that goes on failing is one line per so many seconds."""
-
-
-@dataclass(slots=True)
-class _Service:
-    rules: ServiceRules
-    live: Live = field(default_factory=Live)
-    source: Source = "config"
-    raw: RawService | None = None
-    is_read: bool = False
-    """Whether Redis has been read since the start, whatever came of it."""
-    fellows: Live | None = None
-    """What other instances routed by when this one started without a memory of its own."""
-    again_at: float = 0.0
-    """Unix time at which the same read is judged again, because a widening came too soon; 0: it is not."""
-    refusals: tuple[Refusal, ...] = ()
-    unknown_drains: tuple[str, ...] = ()
-    """Drained addresses that no endpoint has in the snapshot that routes."""
-    refused_content: dict[str, tuple[RawHash, tuple[Refusal, ...]]] = field(default_factory=dict)
-    """Key → what was refused last, so that a heartbeat does not count it again."""
 
 
 class Store:
@@ -81,7 +60,7 @@ class Store:
         self._state_dir = state_dir
         self._on_change = on_change
         self._log = structlog.get_logger(__name__) if log is None else log
-        self._services = {name: _Service(rule) for name, rule in rules.items()}
+        self._services = {name: Service(rule) for name, rule in rules.items()}
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
         self._keeper = Keeper(state_dir, self._disk_trouble)
@@ -142,19 +121,21 @@ class Store:
                 continue
             unknown = unknown_drains(routed, service.live.drained)
             if unknown and unknown != service.unknown_drains:
-                self._log.warning(_say_unknown(unknown, routed.name), service=routed.name)
+                self._log.warning(say_unknown(unknown, routed.name), service=routed.name)
             service.unknown_drains = unknown
         self._tell()
 
     def notes(self, service: str) -> list[str]:
-        """What of a service's live values is applied and has no effect at this moment."""
+        """What of a service's live values has no effect at this moment, and what of its members is not applied."""
         known = self._services.get(service)
-        return [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
+        if known is None:
+            return []
+        return [*known.notes, *(self._members.troubles(service) if self._members is not None else ())]
 
     def outside_rails(self, service: str) -> list[str]:
         """Rings of a service that are applied below their floor or above their ceiling, as sentences."""
         known = self._services.get(service)
-        return [] if known is None else outside_rails(known.live, known.rules)
+        return [] if known is None else known.outside_rails
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -214,7 +195,7 @@ class Store:
         """The config file has changed. Does not call ``on_change``: the caller makes a new snapshot anyway."""
         names_before = set(self._services)
         kept = {name: service for name, service in self._services.items() if name in rules}
-        self._services = {name: kept.get(name) or _Service(rule) for name, rule in rules.items()}
+        self._services = {name: kept.get(name) or Service(rule) for name, rule in rules.items()}
         for name, rule in rules.items():
             service = self._services[name]
             if name not in kept:
@@ -239,7 +220,7 @@ class Store:
             )
             self._watching = spawn(self.watcher.run(), name="Redis watcher")
 
-    def _load(self, service: _Service) -> None:
+    def _load(self, service: Service) -> None:
         try:
             live = load(self._state_dir, service.rules)
         except Rejected as error:
@@ -308,10 +289,10 @@ class Store:
         sources = {service.source for service in self._services.values()}
         return f"{' and '.join(sorted(words.get(s, 'the weights last read') for s in sources))} stay in force"
 
-    def _apply(self, service: _Service, raw: RawService) -> bool:
+    def _apply(self, service: Service, raw: RawService) -> bool:
         """Judge a read; True when the live values are other ones now."""
         before = service.live
-        parsed = parse(raw, service.rules, _ground(service), time.time())
+        parsed = parse(raw, service.rules, service.ground, time.time())
         service.raw, service.live, service.is_read = raw, parsed.live, True
         service.again_at = max((problem.until for problem in parsed.problems), default=0.0)
         self._note_refusals(service, raw, parsed)
@@ -326,7 +307,7 @@ class Store:
         self._say_applied(service, before)
         return True
 
-    def _say_applied(self, service: _Service, before: Live) -> None:
+    def _say_applied(self, service: Service, before: Live) -> None:
         name, after = service.rules.name, service.live
         changes = say_changes(service.rules, before, after)
         revision = f" (rev {after.revision})" if after.revision else ""
@@ -338,7 +319,7 @@ class Store:
             )
             self._log.warning(sentence, service=name)
 
-    def _note_refusals(self, service: _Service, raw: RawService, parsed: Parsed) -> None:
+    def _note_refusals(self, service: Service, raw: RawService, parsed: Parsed) -> None:
         name, rules = service.rules.name, service.rules
         for hash_name in HASHES:
             key, content = key_of(name, hash_name), getattr(raw, hash_name)
@@ -347,9 +328,7 @@ class Store:
                 if service.refused_content.pop(key, None) is not None:
                     self._log.info(f"{key} is valid again: {say_weights(rules, service.live)}", service=name)
                 continue
-            known = service.refused_content.get(key)
-            service.refused_content[key] = (content, problems)
-            if known is not None and known[0] == content and _matters(known[1]) == _matters(problems):
+            if not service.is_news(key, content, problems):
                 continue
             for reason in {problem.reason for problem in problems}:
                 self.rejected_total[name, reason] += 1
@@ -379,43 +358,9 @@ class Store:
     def _report(self) -> dict[str, dict[str, Any]]:
         return {
             name: {
-                "rev": service.live.revision,
-                "generation": self._generation,
-                "source": service.source,
-                "mode": self.state,
-                "weights": {r: percent(w) for r, w in service.rules.effective_weights(service.live).items()},
-                "versions": service.rules.effective_versions(service.live),
-                "killed": list(service.live.killed),
-                "freeze": service.live.freeze,
-                "drained": list(service.live.drained),
-                "revoked": len(service.live.revoked),
-                "widened_at": round(service.live.widened_at, 3),
+                **service.report(self._generation, self.state, self._warnings.get(name, ())),
                 "members": self._members.counts(name) if self._members is not None else {},
-                "notes": [*self.notes(name), *(self._members.troubles(name) if self._members is not None else [])],
-                "refused": [refusal.message for refusal in service.refusals],
-                "warnings": [*self._warnings.get(name, ()), *self.outside_rails(name)],
+                "notes": self.notes(name),
             }
             for name, service in self._services.items()
         }
-
-
-def _ground(service: _Service) -> Live | None:
-    """What a read is judged against: what this instance routes by, or what others do, or nothing that is known.
-
-    With rails, somebody who has seen a Redis without weights knows what was before the first ones: the config file's.
-    """
-    if service.source != "config" or (service.is_read and service.rules.has_rails):
-        return service.live
-    return None if service.is_read else service.fellows
-
-
-def _matters(problems: tuple[Refusal, ...]) -> list[tuple[str, str, str]]:
-    """What makes a refusal another one; its sentence may tell the time."""
-    return [(one.reason, one.field, one.value) for one in problems]
-
-
-def _say_unknown(addresses: tuple[str, ...], service: str) -> str:
-    return (
-        f"drain names {', '.join(addresses)}, and no endpoint of {service} has that address now; should one get it, "
-        f"it is drained."
-    )

@@ -65,6 +65,8 @@ class Service:
     finders: tuple[Finder, ...]
     needs: frozenset[str]
     """What of a request's extras has to be there before ``identify``: query, client, time, claims, certificate."""
+    has_to_gather: bool
+    """Whether some of these have to be gathered; the client's address is there for every request."""
     anonymous_cookie: bytes | None
     signer: CookieSigner | None
     """Signs what goes into the anonymous cookie; None where it is not signed."""
@@ -258,13 +260,15 @@ def compile_service(
     leading = plain.index(None) if None in plain else len(plain)
     has_two = anonymous is not None and len(spec.identity) > 1 and spec.login != "user_wins"
     conditions = _conditions(spec)
+    needs = _needs(spec, conditions)
     return Service(
         index=index,
         spec=spec,
         salt=salt,
         identity=tuple(source for source in plain[:leading] if source is not None),
         finders=tuple(finder_of(source, signer) for source in sources[leading:]),
-        needs=_needs(spec, conditions),
+        needs=needs,
+        has_to_gather=bool(needs - {"client"}),
         anonymous_cookie=anonymous.name.encode() if anonymous is not None else None,
         signer=signer,
         rules=RuleIndex(rules, tables, SHARE_SALT + salt),

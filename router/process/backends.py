@@ -1,10 +1,12 @@
-"""The rings and endpoints of a service as ``/api/v1/state`` shows them."""
+"""The rings, the endpoints and what is live of a service, as ``/api/v1/state`` shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from router.control.store import Store
+from router.core.live import Live
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec
 from router.telemetry.backends import backends
@@ -50,3 +52,16 @@ def rings_state(service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -
         }
         for ring in service.rings
     ]
+
+
+def live_state(service: str, store: Store) -> dict[str, Any]:
+    """What operators changed, and what of it is not applied."""
+    live = store.live.get(service, Live())
+    return {
+        "source": store.source(service),
+        "freeze": live.freeze,
+        "drained": list(live.drained),
+        "revoked": len(live.revoked),
+        "notes": store.notes(service),
+        "refused": [str(refusal) for refusal in store.refusals.get(service, ())],
+    }

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from router import __version__
 from router.admin.app import create_app
-from router.config.compile import LiveConflict, service_spec
+from router.config.compile import LiveConflict, ring_names
 from router.config.files import list_files, look_at
 from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
@@ -33,15 +33,15 @@ from router.control.board import Board, Found, shown
 from router.control.hub import Hub
 from router.control.jwks import KeyFetcher
 from router.control.members import Members
-from router.control.rules import ServiceRules, rules_of
+from router.control.rules import service_rules
 from router.control.store import Store
 from router.control.taps import Listener, Taps
 from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
-from router.core.spec import ServiceSpec, SnapshotSpec
-from router.process.backends import backends_state, rings_state
+from router.core.spec import SnapshotSpec
+from router.process.backends import backends_state, live_state, rings_state
 from router.process.figures import store_figures
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.tapping import listen
@@ -349,7 +349,15 @@ class Control:
             ],
             "services": {
                 service.name: {
-                    **self._service_state(service, requests),
+                    **live_state(service.name, store),
+                    "members": self.members.counts(service.name),
+                    "warnings": [
+                        *self._warnings.get(service.name, ()),
+                        *store.outside_rails(service.name),
+                        *(warning(key[1], one) for key, one in self._troubles.items() if key[0] == service.name),
+                    ],
+                    "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
+                    "rings": rings_state(service, requests),
                     "backends": backends_state(service, totals.endpoints, self.backends.health),
                 }
                 for service in (spec.services if spec else ())
@@ -358,35 +366,6 @@ class Control:
             "issuers": {name: {"error": why} for name, why in self.keys.troubles.items()},
             "snapshot": None if spec is None else shown(spec),
         }
-
-    def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-        store = self.store
-        return {
-            "source": store.source(service.name),
-            "freeze": store.live[service.name].freeze if service.name in store.live else "",
-            "drained": list(store.live[service.name].drained) if service.name in store.live else [],
-            "revoked": len(store.live[service.name].revoked) if service.name in store.live else 0,
-            "members": self.members.counts(service.name),
-            "notes": [*store.notes(service.name), *self.members.troubles(service.name)],
-            "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
-            "warnings": [
-                *self._warnings.get(service.name, ()),
-                *store.outside_rails(service.name),
-                *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
-            ],
-            "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
-            "rings": rings_state(service, requests),
-        }
-
-
-def service_rules(settings: Settings) -> dict[str, ServiceRules]:
-    """What live values are judged by, per service."""
-    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
-
-
-def ring_names(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Service → its rings."""
-    return {name: tuple(ring.name for ring in service.rings) for name, service in settings.services.items()}
 
 
 async def _main(options: argparse.Namespace) -> None:

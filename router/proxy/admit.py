@@ -60,7 +60,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         head.is_trusted = True
         client = client_behind((head.said or {}).get(b"x-forwarded-for", b""), client, plane.trusts)
     head.client = client
-    if service.needs:
+    if service.has_to_gather:
         gather(downstream, service, head)
     key = identify(service, head)
     minted = b""

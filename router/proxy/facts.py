@@ -1,6 +1,7 @@
 """What a few services ask of a request beyond its head: its query, the clock, a verified token, a certificate.
 
-A service that needs none of it never comes here (``Service.needs``). Nothing is believed because the client said it.
+A service that needs none of it never comes here (``Service.has_to_gather``). Nothing is believed because the client
+said it.
 """
 
 from __future__ import annotations

@@ -12,18 +12,14 @@ import ipaddress
 import os
 import resource
 import ssl
-import sys
 from collections.abc import Callable, Collection, Coroutine
 from email.utils import formatdate
 from random import Random
 from time import monotonic, time
 from typing import Any, Final
 
-from router.core.lookup import Lookup, no_tables
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
-from router.core.table import MemberTable
-from router.members.files import open_table
 from router.proxy.changes import Changes
 from router.proxy.client import UNIX
 from router.proxy.door import Door
@@ -36,6 +32,7 @@ from router.proxy.pool import VersionPool
 from router.proxy.pools import Pools
 from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
+from router.proxy.tables import OpenTables
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
@@ -93,7 +90,7 @@ class DataPlane:
         self._most = 0
         self._contexts: dict[ClientTlsSpec, ssl.SSLContext] = {}
         self._doors: list[Door] = []
-        self._tables: dict[str, MemberTable] = {}
+        self._tables: OpenTables | None = None
         self._date = b""
         self._date_at = -1
         self._trusted: tuple[str, ...] = ()
@@ -110,8 +107,8 @@ class DataPlane:
 
     def install(self, spec: SnapshotSpec) -> None:
         """Compile a snapshot and swap it in. Requests in flight keep what they have."""
-        tables: dict[str, MemberTable] = {}
-        snapshot = Snapshot(spec, self._opener(tables))
+        tables = OpenTables(self._tables, is_first=self.snapshot is None)
+        snapshot = Snapshot(spec, tables.find)
         self._tables = tables
         self.verifier.install(spec.trust, {one.name: frozenset(one.revoked) for one in spec.services if one.revoked})
         self.listener = listener = spec.listener
@@ -139,27 +136,7 @@ class DataPlane:
             self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
-
         self.changes.installed(before, snapshot)
-
-    def _opener(self, opened: dict[str, MemberTable]) -> Callable[[str], Lookup]:
-        """What opens member tables, or takes those that are open, and notes them in ``opened``."""
-
-        def table_of(path: str) -> Lookup:
-            table = opened.get(path) or self._tables.get(path)
-            if table is None:
-                try:
-                    table = open_table(path)
-                except (OSError, ValueError) as error:
-                    if self.snapshot is not None:
-                        raise OSError(f"the member table {path} cannot be opened: {error}") from None
-                    # Who begins with this snapshot has nothing better to go on with.
-                    sys.stderr.write(f"the member table {path} cannot be opened ({error}): nobody is in it\n")
-                    return no_tables(path)
-            opened[path] = table
-            return table
-
-        return table_of
 
     def _has_room(self, pool: VersionPool) -> None:
         self.loop.call_soon(pool.wake, self.choose)
