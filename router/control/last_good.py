@@ -119,6 +119,11 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "widened_at": round(live.widened_at, 3),
         },
     }
+    return sealed(body)
+
+
+def sealed(body: dict[str, Any]) -> bytes:
+    """A file's content, with its checksum."""
     return json.dumps({"body": body, "checksum": _checksum(body)}, indent=1).encode()
 
 
