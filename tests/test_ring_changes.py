@@ -302,7 +302,7 @@ async def test_a_minted_user_is_the_same_one_again() -> None:
             await home.looked()
             (exchange,) = [one.exchange for one in home.router.plane._connections if one.exchange is not None]
             assert exchange.minted
-            if bucket_of(exchange.minted) >= 1:
+            if bucket_of(exchange.key) >= 1:
                 assert await answers(chat)
             home.install(10_000, on_change="close", identity=identity)
             assert await close_code(chat) == 1012

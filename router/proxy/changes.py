@@ -12,7 +12,6 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from router.core.decide import decide, identify
-from router.core.hashing import UserKey
 from router.core.snapshot import Reason, Service, Snapshot
 from router.core.spec import RingSpec
 from router.proxy.heads import RequestHead, ResponseHead, value_of, values
@@ -146,7 +145,7 @@ class Changes:
         head.now = time()
         key = identify(service, head)
         if key is None and exchange.minted:
-            key = UserKey(exchange.minted)
+            key = exchange.key
         decision = decide(service, head, key)
         if decision.ring != lasting.ring:
             return False

@@ -61,7 +61,7 @@ class Exchange:
         self.request_id = head.request_id
         self.key = key
         self.minted = minted
-        """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
+        """The field that gives a new anonymous user a cookie with this response; empty for everybody else."""
         self.client = client
         """Whose request it is; not the peer's address where that is a trusted proxy."""
         self.websocket_key = b""
@@ -234,8 +234,8 @@ class Exchange:
         self.status = status
         lane.meter.answered(now - self.sent_at)
         lines = head.lines
-        if self.minted and lane.anonymous_cookie is not None:
-            add_anonymous_cookie(lines, lane.anonymous_cookie, self.minted)
+        if self.minted:
+            add_anonymous_cookie(lines, self.minted)
         if lane.response_lines:
             lines.append(lane.response_lines)
         if not head.has_date:
