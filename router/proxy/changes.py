@@ -15,6 +15,7 @@ from router.core.decide import decide, identify
 from router.core.snapshot import Reason, Service, Snapshot
 from router.core.spec import RingSpec
 from router.proxy.heads import RequestHead, ResponseHead, value_of, values
+from router.proxy.proofs import weigh_again
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class Changes:
         key = identify(service, head)
         if key is None and exchange.minted:
             key = exchange.key
+        weigh_again(self._plane, service, head, key)
         decision = decide(service, head, key)
         if decision.ring != lasting.ring:
             return False
