@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from router.core.signing import CookieSigner
 
+from router.core.signing import CookieSigner
 from router.core.spec import (
     CookieSpec,
     IdentitySpec,

@@ -164,7 +164,8 @@ def _read_tree(text: str) -> _Node | None:
             case yaml.AliasEvent():
                 node = _aliased(event.anchor or "", anchors, open_nodes, here)
             case yaml.ScalarEvent():
-                last_line = event.end_mark.line + (event.end_mark.column > 0)
+                end = event.end_mark
+                last_line = here.line if end is None else end.line + (end.column > 0)
                 node = _Scalar(here.line, here.column, event.value, event.implicit[0], last_line)
             case yaml.SequenceStartEvent():
                 node = _Sequence(here.line, here.column)

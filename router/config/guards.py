@@ -60,10 +60,10 @@ class Guard(Model):
     """What live weights may do at the most; narrowing is always allowed."""
 
     max_step: Annotated[Percent, Field(gt=0)] | None = Field(
-        default=None, description="Percent by which a ring may be widened at a time; absent: any."
+        default=None, description="Percent by which a ring's outer border may move outward in one change; absent: any."
     )
     min_bake: Seconds | None = Field(
-        default=None, description="How long a ring stays as it is before it is widened again; absent: not at all."
+        default=None, description="Between two changes that widen a ring; absent: nothing."
     )
 
     @property

@@ -16,7 +16,7 @@ from router.core.hashing import BUCKETS
 
 _NOT_OF_THE_DEFAULT_RING: Final = (
     ("weight", "a weight"), ("audience", "an audience"), ("members", "members"), ("deny", "a deny list"),
-    ("floor", "a floor"), ("ceiling", "a ceiling"),
+    ("ceiling", "a ceiling"),
 )  # fmt: skip
 
 
@@ -144,6 +144,10 @@ def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> Non
         else:
             total += _points(ring)
             _check_range(document, at, ring)
+    floor = _points(_mapping(rings[-1]), "floor") if rings else 0
+    if total <= BUCKETS < total + floor:
+        why = f"the other rings leave the default ring {(BUCKETS - total) / 100:g} percent, less than its floor"
+        document.add_at((*path, "rings", len(rings) - 1, "floor"), f"{why}: lower it, or their weights")
     if total > BUCKETS:
         why = f"the weights of the rings add up to {total / 100:g} percent: at most 100"
         document.add_at((*path, "rings"), f"{why}, the default ring takes what is left", at_key=True)

@@ -105,8 +105,11 @@ class Ring(Model):
         default=(),
         description="For whom one of these entries holds is not in this ring, neither by name nor by rule nor by hash.",
     )
-    floor: Percent = Field(default=0, description="Percent: a live weight that widens the ring is at least this.")
-    ceiling: Percent = Field(default=10_000, description="Percent: a live weight is at most this.")
+    floor: Percent = Field(
+        default=0,
+        description="Percent that live weights have to leave the default ring; another ring below it is warned of.",
+    )
+    ceiling: Percent = Field(default=10_000, description="Percent: the most that a live weight may widen it to.")
     on_change: OnRingChange = Field(
         default=KEEP,
         json_schema_extra={"default": "keep"},

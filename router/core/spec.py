@@ -199,7 +199,8 @@ class RingSpec:
     change_drain: float = 0.0
     """Seconds until they are closed, for ``drain``."""
     floor: int = 0
-    """Basis points; with ``ceiling`` the range within which live weights may widen this ring. Only control reads it."""
+    """Basis points that live weights have to leave the default ring; of another, those below which there is a warning.
+    Only control reads it, and ``ceiling``: the most that live weights may widen this ring to."""
     ceiling: int = 10_000
 
 
@@ -323,9 +324,9 @@ class GuardSpec:
     """What a live change of weights may do at the most. Only control reads this; narrowing is always allowed."""
 
     max_step: int = 0
-    """Basis points by which a ring may be widened at a time; 0: any."""
+    """Basis points by which a ring's outer border may move outward in one change; 0: any."""
     min_bake: float = 0.0
-    """Seconds between two widenings of a ring; 0: none."""
+    """Seconds between two changes that widen a ring; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
