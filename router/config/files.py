@@ -92,7 +92,7 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
             files.lists[path] = _few_keys(document, place, whole, content)
         elif "keys_file" in place:
             files.key_sets[path] = content.decode("utf-8", "replace")
-            if why := _wrong_key_set(files.key_sets[path]):
+            if why := wrong_key_set(files.key_sets[path]):
                 document.add_at(place, f"{whole} cannot be used: {why}")
     _check_listeners(document, settings, files)
     _check_services(document, settings, files)
@@ -130,7 +130,7 @@ def _few_keys(document: Document, place: Place, path: Path, content: bytes) -> t
     return tuple(few) if count <= FEW_KEYS else ()
 
 
-def _wrong_key_set(text: str) -> str:
+def wrong_key_set(text: str) -> str:
     """Why a text is not a JWK set of public keys (RFC 7517 §5); "" if it is one."""
     try:
         keys = json.loads(text)["keys"]

@@ -19,6 +19,7 @@ import structlog
 from router.config.compile import snapshot_spec
 from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved
 from router.config.settings import Settings
+from router.config.trust import NO_KEY_SETS, KeySets
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 
@@ -47,10 +48,13 @@ class Board:
         addresses: Sequence[str] = (),
         resolved: Resolved = NONE_RESOLVED,
         down: Down = NONE_DOWN,
+        key_sets: KeySets = NO_KEY_SETS,
     ) -> bool:
         """Compile and publish; False when nothing that routes has changed. Raises ``LiveConflict``."""
         before = self.spec.listener.sockets if self.spec is not None else ()
-        spec = snapshot_spec(settings, live, self._generation, addresses, before, resolved=resolved, down=down)
+        spec = snapshot_spec(
+            settings, live, self._generation, addresses, before, resolved=resolved, down=down, key_sets=key_sets
+        )
         if spec == self.spec:
             return False
         self._generation += 1
@@ -59,10 +63,18 @@ class Board:
         self._publish(self.spec)
         temporary = self._file.with_suffix(".new")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode(self.spec))
+            _write_secret(temporary, msgspec.msgpack.encode(self.spec))
             os.replace(temporary, self._file)
         except OSError as error:
             self._log.error(
                 f"cannot leave a snapshot at {self._file}: {error.strerror}; a restart needs Redis or config"
             )
         return True
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """The snapshot has signing keys in it: nobody else may read it, whatever the umask and the directory allow."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(handle, "wb") as file:
+        os.fchmod(handle, 0o600)
+        file.write(content)

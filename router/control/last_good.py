@@ -8,17 +8,16 @@ to stop: a state directory that cannot be written is reported once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from router.control.disk import Rejected as Rejected
+from router.control.disk import read_own, replace_whole
 from router.control.parse import fit
 from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live
@@ -30,10 +29,6 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 WRITE_GAP_SECONDS: Final = 1.0
 
 
-class Rejected(Exception):
-    """The file is there and is not applied; the message says why."""
-
-
 def path_of(state_dir: Path, service: str) -> Path:
     return state_dir / f"live-{quote(service, safe='')}.json"
 
@@ -41,23 +36,8 @@ def path_of(state_dir: Path, service: str) -> Path:
 def load(state_dir: Path, rules: ServiceRules) -> Live | None:
     """The last known good values; None when there is no file. Raises ``Rejected``."""
     path = path_of(state_dir, rules.name)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Rejected(f"{path} cannot be opened: {error.strerror}") from None
-    with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        if status.st_uid not in (os.geteuid(), 0):
-            raise Rejected(f"{path} belongs to another user")
-        if status.st_mode & 0o022:
-            raise Rejected(f"{path} may be written by others (mode {status.st_mode & 0o777:o})")
-        try:
-            content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise Rejected(f"{path} cannot be read: {error.strerror}") from None
-    return _decode(content, path, rules)
+    content = read_own(path, MAX_BYTES)
+    return None if content is None else _decode(content, path, rules)
 
 
 def _decode(content: bytes, path: Path, rules: ServiceRules) -> Live:
@@ -129,24 +109,7 @@ def sealed(body: dict[str, Any]) -> bytes:
 
 def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> None:
     """Replace the file whole; blocks on the disk. Raises ``OSError``."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path = path_of(state_dir, rules.name)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=state_dir)  # mode 0600
-    try:
-        with open(handle, "wb") as file:
-            file.write(_encode(live, rules, saved_at))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    replace_whole(path_of(state_dir, rules.name), _encode(live, rules, saved_at))
 
 
 _Content = tuple[Live, float, tuple[str, ...]]

@@ -1,10 +1,12 @@
-"""The rings and endpoints of a service as ``/api/v1/state`` shows them."""
+"""The rings, endpoints and live values of a service as ``/api/v1/state`` shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from router.control.store import Store
+from router.core.live import Live
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec
 from router.telemetry.backends import backends
@@ -35,6 +37,20 @@ def backends_state(
         }
         for one in backends(service, counters)
     ]
+
+
+def live_state(service: ServiceSpec, store: Store, warnings: Sequence[str]) -> dict[str, Any]:
+    """What operators change, where it comes from, and what of it is refused."""
+    live = store.live.get(service.name, Live())
+    return {
+        "source": store.source(service.name),
+        "freeze": live.freeze,
+        "drained": list(live.drained),
+        "revoked": len(live.revoked),
+        "notes": store.notes(service.name),
+        "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
+        "warnings": [*warnings, *store.outside_rails(service.name)],
+    }
 
 
 def rings_state(service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:

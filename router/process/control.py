@@ -15,6 +15,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board
 from router.control.hub import Hub
+from router.control.jwks import Issuers
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
 from router.control.taps import Listener, Taps
@@ -38,9 +40,9 @@ from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
-from router.core.spec import ServiceSpec, SnapshotSpec
-from router.process.backends import backends_state, rings_state
-from router.process.figures import store_figures
+from router.core.spec import SnapshotSpec, TrustSpec
+from router.process.backends import backends_state, live_state, rings_state
+from router.process.figures import issuer_figures, store_figures
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.tapping import listen
 from router.proxy.tls import client_context
@@ -95,7 +97,8 @@ class Control:
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
-        self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
+        self.backends = Backends(self._inputs_changed, client_context, log=self._log)
+        self.issuers = Issuers(self._inputs_changed, Path(settings.state_dir), log=self._log)
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
@@ -118,7 +121,9 @@ class Control:
         if not self._waits:
             await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
-        await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
+        await asyncio.gather(
+            self.store.start(), self.backends.start(self.settings, self.board.spec), self.issuers.start(self.settings)
+        )
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -130,6 +135,7 @@ class Control:
         watching.cancel()
         self.taps.end()
         await self.backends.stop()
+        await self.issuers.stop()
         yielding.cancel()
         await self.store.stop()
         await self.hub.stop()
@@ -168,14 +174,14 @@ class Control:
     def _live_changed(self, live: Mapping[str, Live]) -> None:
         self._refresh(live)
 
-    def _endpoints_changed(self) -> None:
+    def _inputs_changed(self) -> None:
         self._refresh(self.store.live)
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         before = self.board.spec
         resolved, down = self.backends.resolved, self.backends.down
         try:
-            self.board.refresh(self.settings, live, self._listen, resolved, down)
+            self.board.refresh(self.settings, live, self._listen, resolved, down, self.issuers.found)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -203,11 +209,16 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.issuers.note_refused_tokens(self.hub.refused_tokens())
 
     def _say_troubles(self) -> None:
         before, self._troubles = self._troubles, troubles(self.hub.versions())
         for sentence in news(before, self._troubles, self.hub.expected):
             self._log.warning(sentence)
+
+    def _said_of(self, service: str) -> list[str]:
+        known = self._troubles.items()
+        return [*self._warnings.get(service, ()), *(warning(key[1], one) for key, one in known if key[0] == service)]
 
     def reload(self) -> None:
         """SIGHUP: look at the file now, and say so whatever comes of it."""
@@ -251,6 +262,7 @@ class Control:
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
         self.backends.update(settings)
+        self.issuers.update(settings)
         self._refresh(self.store.live)
         self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
         if self._needs_restart:
@@ -273,6 +285,8 @@ class Control:
             places = {"redis": "memory", "disk": "disk", "config": "the config file"}
             sources = sorted({places[self.store.source(name)] for name in self.settings.services})
             return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
+        if self.issuers.missing:
+            return True, f"ready, degraded: no keys of {', '.join(self.issuers.missing)}, whose tokens are not believed"
         return True, "ready"
 
     def metrics(self) -> bytes:
@@ -288,6 +302,7 @@ class Control:
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
                 checks=self.backends.figures(),
+                issuers=issuer_figures(self.issuers),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -334,31 +349,16 @@ class Control:
             ],
             "services": {
                 service.name: {
-                    **self._service_state(service, requests),
+                    **live_state(service, store, self._said_of(service.name)),
+                    "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
+                    "rings": rings_state(service, requests),
                     "backends": backends_state(service, totals.endpoints, self.backends.health),
                 }
                 for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
-            "snapshot": spec,
-        }
-
-    def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-        store = self.store
-        return {
-            "source": store.source(service.name),
-            "freeze": store.live[service.name].freeze if service.name in store.live else "",
-            "drained": list(store.live[service.name].drained) if service.name in store.live else [],
-            "revoked": len(store.live[service.name].revoked) if service.name in store.live else 0,
-            "notes": store.notes(service.name),
-            "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
-            "warnings": [
-                *self._warnings.get(service.name, ()),
-                *store.outside_rails(service.name),
-                *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
-            ],
-            "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
-            "rings": rings_state(service, requests),
+            "issuers": self.issuers.state(),
+            "snapshot": None if spec is None else replace(spec, trust=TrustSpec()),
         }
 
 
