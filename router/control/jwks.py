@@ -244,9 +244,9 @@ class Issuers:
             one.keys = keys
             count = len(json.loads(keys)["keys"])
             self._log.info(f"issuer {name} has {count} key{'s' * (count != 1)}, from {one.url}")
-            await self._keep(name, one)
             if self._is_started:
                 self._tell()
+            await self._keep(name, one)
         elif had_error:
             self._log.info(f"the keys of issuer {name} are had again from {one.url}; they are the same")
         return True
