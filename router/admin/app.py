@@ -1,4 +1,4 @@
-"""The admin listener (aiohttp): ``/live``, ``/ready``, ``/metrics``, ``/api/v1/state``.
+"""The admin listener (aiohttp): ``/live``, ``/ready``, ``/metrics``, ``/api/v1/state``, ``/api/v1/tap``.
 
 It shows what it is given through ``View`` and changes nothing. Only a Host of this machine or of the configured address
 is answered: a page on another site must not read the state through the browser of somebody who can (DNS rebinding).
@@ -7,13 +7,31 @@ is answered: a page on another site must not read the state through the browser 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Listener(Protocol):
+    """Somebody who listens to requests."""
+
+    def batches(self) -> AsyncIterator[tuple[Sequence[Any], int]]:
+        """Requests, and how many were left out; both empty as a sign of life."""
+
+    def close(self) -> None:
+        """They listen no more."""
+
+
+class Refused(Exception):
+    """Nobody can listen so; the message says why. ``status`` is that of the answer."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class View(Protocol):
@@ -28,7 +46,15 @@ class View(Protocol):
     def state(self) -> dict[str, Any]:
         """Everything, as plain data."""
 
+    def tap(self, service: str, ring: str, rate: int) -> Listener:
+        """Live requests, so many a second at the most; of all services and rings where those are empty.
 
+        Raises ``Refused``.
+        """
+
+
+HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""On every response."""
 VIEW = web.AppKey("view", View)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -43,6 +69,7 @@ def create_app(view: View) -> web.Application:
             web.get("/ready", _ready),
             web.get("/metrics", _metrics),
             web.get("/api/v1/state", _state),
+            web.get("/api/v1/tap", _tap),
             web.get("/", _index),
         ]
     )
@@ -60,8 +87,8 @@ async def _guard_host(request: web.Request, handler: Handler) -> web.StreamRespo
                 text=f"Host {host!r} is not this admin listener's: ask by its IP address, localhost or a bare name.\n"
             ) from None
     response = await handler(request)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    if not response.prepared:
+        response.headers.update(HEADERS)
     return response
 
 
@@ -83,5 +110,32 @@ async def _state(request: web.Request) -> web.Response:
     return web.Response(body=_encode(request.app[VIEW].state()), content_type="application/json")
 
 
+async def _tap(request: web.Request) -> web.StreamResponse:
+    """Live requests as server-sent events (WHATWG HTML §9.2): a JSON object each; ``dropped`` says how many are not."""
+    query = request.query
+    try:
+        rate = int(query.get("rate", "10"))
+        listener = request.app[VIEW].tap(query.get("service", ""), query.get("ring", ""), rate)
+    except ValueError:
+        return web.Response(status=400, text=f"rate={query['rate']!r} is not a whole number of requests a second\n")
+    except Refused as refused:
+        return web.Response(status=refused.status, text=f"{refused}\n")
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
+    try:
+        await response.prepare(request)
+        await response.write(b": listening\n\n")
+        async for samples, dropped in listener.batches():
+            said = b"".join(b"data: %b\n\n" % _encode(sample) for sample in samples)
+            if dropped:
+                said += b'event: dropped\ndata: {"dropped":%d}\n\n' % dropped
+            await response.write(said or b":\n\n")
+        await response.write_eof()
+    except OSError:
+        pass  # the listener has left
+    finally:
+        listener.close()
+    return response
+
+
 async def _index(_request: web.Request) -> web.Response:
-    return web.Response(text="ring-router admin: /live /ready /metrics /api/v1/state\n")
+    return web.Response(text="ring-router admin: /live /ready /metrics /api/v1/state /api/v1/tap\n")

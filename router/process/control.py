@@ -33,16 +33,19 @@ from router.control.board import Board
 from router.control.hub import Hub
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
+from router.control.taps import Listener, Taps
 from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.process.backends import backends_state, rings_state
+from router.process.figures import store_figures
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.process.tapping import listen
 from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
-from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.exposition import ConfigFigures, Figures, render
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
 
@@ -90,6 +93,8 @@ class Control:
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
         self.board = Board(runtime, self.hub.publish)
+        self.taps = Taps(self.hub.tap)
+        self.hub.on_tapped = self.taps.taken
         self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
@@ -123,6 +128,7 @@ class Control:
         if self._yields.is_set():
             await yielding
         watching.cancel()
+        self.taps.end()
         await self.backends.stop()
         yielding.cancel()
         await self.store.stop()
@@ -270,20 +276,11 @@ class Control:
         return True, "ready"
 
     def metrics(self) -> bytes:
-        store = self.store
         return render(
             Figures(
                 counters=self.hub.totals(),
                 spec=self.board.spec,
-                store=StoreFigures(
-                    is_up=store.state in ("live", "poll"),
-                    staleness_seconds=store.staleness_seconds,
-                    errors=store.errors_total,
-                    rejected=store.rejected_total,
-                    sources={name: store.source(name) for name in self.settings.services},
-                    poll_durations=store.poll_durations,
-                    poll_seconds_sum=store.poll_seconds_sum,
-                ),
+                store=store_figures(self.store, self.settings.services),
                 config=ConfigFigures(
                     self._reloads, not self._config_error, self._loaded_at, self.settings.files.expiries
                 ),
@@ -294,6 +291,9 @@ class Control:
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
+
+    def tap(self, service: str, ring: str, rate: int) -> Listener:
+        return listen(self.taps, self.board.spec, service, ring, rate)
 
     def state(self) -> dict[str, Any]:
         spec, store = self.board.spec, self.store

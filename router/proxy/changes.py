@@ -62,11 +62,12 @@ class Lasting:
 class Changes:
     """All that are open in a worker, the one whose last decision is the oldest first."""
 
-    __slots__ = ("_is_walking", "_open", "_plane", "_wanted")
+    __slots__ = ("_is_walking", "_open", "_plane", "_wanted", "slice_seconds")
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._open: OrderedDict[Lasting, None] = OrderedDict()
+        self.slice_seconds = SLICE_SECONDS
         self._is_walking = False
         self._wanted: set[bytes] = set()
         """Names of fields that snapshots ask for and earlier ones did not, until everybody was looked at."""
@@ -100,7 +101,7 @@ class Changes:
 
     def _walk(self) -> None:
         """A slice of them."""
-        ends = monotonic() + SLICE_SECONDS
+        ends = monotonic() + self.slice_seconds
         snapshot = self._plane.snapshot
         while self._open and snapshot is not None:
             lasting = next(iter(self._open))

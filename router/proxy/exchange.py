@@ -381,6 +381,8 @@ class Exchange:
             plane.changes.forget(self.lasting)
         status, duration = self.status, now - self.started
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
+        if plane.tap is not None:
+            plane.tap.take(self, status, duration)
         access_log = plane.access_log
         if access_log is not None:
             access_log.add(

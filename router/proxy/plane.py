@@ -32,6 +32,7 @@ from router.proxy.pool import VersionPool
 from router.proxy.pools import Pools
 from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
+from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
@@ -66,6 +67,8 @@ class DataPlane:
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
+        self.tap: Sampler | None = None
+        """Of those who listen to requests; None while nobody does."""
         self.lines_dropped = 0
         """By access logs that are closed."""
         self.is_draining = False
