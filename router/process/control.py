@@ -15,6 +15,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.health import is_version_up
 from router.core.live import Live
-from router.core.spec import ServiceSpec, SnapshotSpec
+from router.core.spec import ServiceSpec, SnapshotSpec, TrustSpec
 from router.process.backends import backends_state, rings_state
 from router.process.figures import store_figures
 from router.process.lifetime import end_with_parent, unblock_signals
@@ -340,7 +341,7 @@ class Control:
                 for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
-            "snapshot": spec,
+            "snapshot": None if spec is None else replace(spec, trust=TrustSpec()),  # secrets stay here
         }
 
     def _service_state(self, service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> dict[str, Any]:
