@@ -358,7 +358,7 @@ class Control:
             },
             "names": self.backends.names_state(),
             "issuers": self.issuers.state(),
-            "snapshot": None if spec is None else replace(spec, trust=TrustSpec()),
+            "snapshot": None if spec is None else replace(spec, trust=TrustSpec()),  # secrets stay here
         }
 
 
