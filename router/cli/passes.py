@@ -1,6 +1,6 @@
 """``ring-router pass``: sign a pass, look into one, take one back.
 
-A pass is signed and read here, with the keys of the config; what is revoked stands in Redis (``router.control.passes``).
+A pass is signed and read here, with the keys of the config; what is revoked stands in Redis (``control.passes``).
 The token goes to standard output and everything about it to standard error, so that a script gets what it can use.
 """
 
@@ -306,7 +306,8 @@ def _verdict(settings: Settings, found: Pass) -> tuple[Verdict, str]:
 def _sentence(found: Pass) -> str:
     whose = f"the user {found.user}" if found.user else "whoever has it"
     until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.expires_at))
-    return f"pass {found.id}: ring {found.ring} of {found.service} for {whose}, until {until}, signed by key {found.key_id}"
+    what = f"pass {found.id}: ring {found.ring} of {found.service} for {whose}"
+    return f"{what}, until {until}, signed by key {found.key_id}"
 
 
 def _described(found: Pass) -> dict[str, object]:
