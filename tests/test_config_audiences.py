@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from router.cli.main import main
 from router.config.compile import snapshot_spec
-from router.config.files import FEW_KEYS, list_files, look_at
+from router.config.files import FEW_KEYS, LARGE_FILE, list_files, look_at
 from router.config.load import ConfigError, Problem, load_settings, parse_settings
 from router.core.snapshot import Snapshot
 from router.core.spec import (
@@ -363,6 +363,18 @@ def test_a_file_of_keys_is_watched_like_the_config(tmp_path: Path) -> None:
     assert look_at(seen) != seen
     users = str(tmp_path / "users.txt")
     assert list_files(load_settings(tmp_path / "router.yaml", {}))[users] != before[users]
+
+
+def test_a_large_file_is_seen_to_be_another_one_without_being_read(tmp_path: Path) -> None:
+    keys = b"".join(b"user-%d\n" % number for number in range(150_000))
+    assert len(keys) > LARGE_FILE
+    settings = load_settings(listed(tmp_path, keys), {})
+    seen = settings.files.seen
+    assert look_at(seen) == seen
+    other = tmp_path / "other"
+    other.write_bytes(keys.replace(b"user-1\n", b"user-x\n"))
+    other.rename(tmp_path / "users.txt")
+    assert look_at(seen) != seen
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"a\n\xff\n", "not UTF-8 (key 2)"), (b"a" * 9000, "one key a line")])
