@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "explain": "explain:explain",
     "simulate": "simulate:simulate",
     "weights": "weights:weights",
+    "pass": "passes:passes",
     "backends": "backends:backends",
     "redis": "redis:redis",
     "healthcheck": "healthcheck:healthcheck",
