@@ -16,6 +16,7 @@ from router.control.link import make_client
 from router.control.passes import Revocation, read_revoked, revoke
 from router.control.revoked import revoked_of
 from router.control.weights import Refused
+from router.core.live import Live
 from router.core.spec import KeySpec
 from router.trust.passes import read_pass, sign_pass
 from tests.redis_fixture import Server
@@ -181,7 +182,8 @@ def test_what_is_written_is_what_the_instances_read(run: Run, redis_server: Serv
     run("revoke-key", "old", "--service", "shop")
     names = redis_server.redis_cli("HKEYS", REVOKED).split()
     fields = {name.encode(): redis_server.redis_cli("HGET", REVOKED, name).encode() for name in names}
-    assert revoked_of(fields, "shop", (), time.time()) == (("key:old", "pass:some-id"), [])
+    read = revoked_of(fields, "shop", Live(), time.time())
+    assert (read.fields, read.problems) == (("key:old", "pass:some-id"), ())
 
 
 def test_a_key_is_revoked_for_all_services_and_the_one_that_signs_is_warned_of(run: Run) -> None:

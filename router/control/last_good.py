@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,8 +24,8 @@ from router.core.live import Live
 from router.telemetry.tasks import spawn
 
 SCHEMA: Final = 1
-MAX_BYTES: Final = 2 * 1024 * 1024
-"""The longest that is ever written has 5,000 revocations of 132 characters."""
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""The longest that is ever written has 10,000 revocations, with names of up to 133 characters that stand there twice."""
 WRITE_GAP_SECONDS: Final = 1.0
 
 
@@ -72,6 +72,7 @@ def _live(body: dict[str, Any], path: Path) -> Live:
             # Older files have none of these.
             drained=tuple(str(address) for address in body.get("drained", [])),
             revoked=tuple(str(one) for one in body.get("revoked", [])),
+            revoked_until={str(one): int(until) for one, until in body.get("revoked_until", {}).items()},
             widened_at=float(body.get("widened_at", 0.0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -96,6 +97,7 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "revision": live.revision,
             "drained": list(live.drained),
             "revoked": list(live.revoked),
+            "revoked_until": dict(live.revoked_until),
             "widened_at": round(live.widened_at, 3),
         },
     }
@@ -112,12 +114,12 @@ def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> N
     replace_whole(path_of(state_dir, rules.name), _encode(live, rules, saved_at))
 
 
-_Content = tuple[Live, float, tuple[str, ...]]
+_Content = tuple[Live, float, Mapping[str, int], tuple[str, ...]]
 
 
 def _content(live: Live, rules: ServiceRules) -> _Content:
     """What makes a file another one than it was."""
-    return live, round(live.widened_at, 3), rules.rings
+    return live, round(live.widened_at, 3), live.revoked_until, rules.rings
 
 
 class Keeper:
