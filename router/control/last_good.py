@@ -25,7 +25,7 @@ from router.telemetry.tasks import spawn
 
 SCHEMA: Final = 1
 MAX_BYTES: Final = 4 * 1024 * 1024
-"""The longest that is ever written has 10,000 revocations, with names of up to 133 characters that stand there twice."""
+"""The longest that is ever written has 10,000 revocations: names of up to 133 characters, each of them twice."""
 WRITE_GAP_SECONDS: Final = 1.0
 
 
