@@ -128,6 +128,16 @@ async def exchange_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     return fields["x-ring"], body, fields.get("connection") == "close"
 
 
+async def exchange_raw(router: Router, fields: str) -> str:
+    """The head of the answer to one request with these fields, on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: shop\r\n{fields}\r\n".encode())
+        return (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    finally:
+        writer.close()
+
+
 async def rings_of(router: Router, users: list[str], connections: int = 8) -> dict[str, str]:
     """user → ring, asked over several connections so that every worker answers some."""
     rings: dict[str, str] = {}

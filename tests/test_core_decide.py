@@ -9,9 +9,11 @@ import pytest
 from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.decide import decide, identify
 from router.core.hashing import UserKey, bucket_of
-from router.core.snapshot import Reason, Snapshot, compile_service
+from router.core.hashing import fingerprint as fingerprint_of_key
+from router.core.request import Request
+from router.core.snapshot import Reason, Service, Snapshot, compile_service
 from router.core.spec import RingSpec, ServiceSpec, SnapshotSpec
-from tests.core_services import VERSIONS, request, service
+from tests.core_services import TABLES, VERSIONS, request, service
 
 ALICE = UserKey(b"alice")
 X_RING = ConditionSpec("header", "X-Ring", "equals", ("early",))
@@ -77,6 +79,108 @@ def test_a_killed_ring_loses_members_rules_and_hash_to_the_rings_outside_it() ->
 def test_the_default_ring_cannot_be_killed() -> None:
     shop = compile_service(replace(SHOP, killed=("canary", "early", "late", "everyone")))
     assert decide(shop, request(x_ring="early"), ALICE).ring == "everyone"
+
+
+def forced(override: str = "", propagated: str = "", **headers: str) -> Request:
+    asked = request(**headers)
+    asked.override, asked.propagated = override, propagated
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("override", "propagated", "killed", "ring", "reason"),
+    [
+        ("early", "", (), "early", Reason.OVERRIDE),
+        ("everyone", "early", (), "everyone", Reason.OVERRIDE),
+        ("nowhere", "early", (), "early", Reason.PROPAGATED),
+        ("nowhere", "", (), "canary", Reason.MEMBER),
+        ("", "late", (), "late", Reason.PROPAGATED),
+        ("", "nowhere", (), "everyone", Reason.PROPAGATED),
+        ("canary", "", ("canary",), "early", Reason.OVERRIDE),
+        ("canary", "", ("canary", "early", "late"), "everyone", Reason.OVERRIDE),
+        ("", "early", ("early",), "late", Reason.PROPAGATED),
+    ],
+)
+def test_a_kill_beats_an_override_and_that_beats_a_propagated_ring(
+    override: str, propagated: str, killed: tuple[str, ...], ring: str, reason: Reason
+) -> None:
+    shop = compile_service(replace(SHOP, killed=killed))
+    decision = decide(shop, forced(override, propagated), ALICE)
+    assert (decision.ring, decision.reason) == (ring, reason)
+
+
+def test_every_ring_has_a_decision_for_overrides_and_for_call_chains() -> None:
+    shop = compile_service(SHOP)
+    for reason in (Reason.OVERRIDE, Reason.PROPAGATED):
+        assert {one.ring for one in shop.decisions if one.reason is reason} == {ring.name for ring in SHOP.rings}
+    assert [one.index for one in shop.decisions] == list(range(len(shop.decisions)))
+
+
+def denying(*rings: str, by: ConditionSpec = X_ANY, killed: tuple[str, ...] = ()) -> Service:
+    """The shop, where these rings deny whoever has the header X-Ring (or ``by``)."""
+    changed = tuple(replace(ring, denied=(by,) if ring.name in rings else ()) for ring in SHOP.rings)
+    return compile_service(replace(SHOP, rings=changed, killed=killed), 0, TABLES.__getitem__)
+
+
+def test_a_denied_user_is_in_that_ring_neither_by_name_nor_by_rule_nor_by_hash() -> None:
+    denied = request(x_ring="early")
+    assert decide(denying("canary"), denied, ALICE).ring == "early"  # she is a member there as well
+    assert decide(denying("canary", "early"), denied, ALICE).ring == "late"  # its rule holds for her
+    everywhere = decide(denying("canary", "early", "late", "everyone"), denied, ALICE)
+    assert (everywhere.ring, everywhere.reason) == ("everyone", Reason.DEFAULT)
+    canary_user = next(UserKey(b"%d" % n) for n in range(10_000) if bucket_of(b"%d" % n) < 500)
+    by_method = ConditionSpec("method", "", "equals", ("GET",))
+    by_hash = decide(denying("canary", by=by_method), request(), canary_user)
+    assert (by_hash.ring, by_hash.reason) == ("early", Reason.HASH)
+    assert decide(denying("canary", by=by_method, killed=("early",)), request(), canary_user).ring == "late"
+    assert decide(denying("canary"), request(), canary_user).ring == "canary"
+
+
+def test_an_override_and_a_call_chain_beat_a_denied_list() -> None:
+    shop = denying("canary")
+    assert decide(shop, forced("canary", x_ring="x"), None).ring == "canary"
+    assert decide(shop, forced("", "canary", x_ring="x"), None).ring == "canary"
+
+
+def test_a_list_of_the_denied_is_asked_by_key() -> None:
+    shop = denying("canary", by=ConditionSpec("user", "", "listed", ("/tables/one",)))
+    assert decide(shop, request(), ALICE).ring == "early"
+    bob_alone = ConditionSpec("user", "", "one_of", ("bob",))
+    assert decide(denying("canary", by=bob_alone), request(), ALICE).ring == "canary"
+
+
+def test_a_member_of_an_inner_rings_table_is_not_in_the_outer_ring_that_names_them() -> None:
+    rings = (
+        RingSpec("canary", "v2", tables=("/tables/none", "/tables/one")),
+        RingSpec("early", "v2", members=("alice", "bob"), tables=("/tables/two",)),
+        RingSpec("late", "v2", members=("x",), tables=("/tables/one",)),
+        RingSpec("everyone", "v1", 10_000),
+    )
+    shop = compile_service(replace(SHOP, rings=rings), 0, TABLES.__getitem__)
+    got = {name: decide(shop, request(), UserKey(name)).ring for name in (b"alice", b"bob", b"x", b"carol")}
+    assert got == {b"alice": "canary", b"bob": "early", b"x": "canary", b"carol": "everyone"}
+    killed = compile_service(replace(SHOP, rings=rings, killed=("canary",)), 0, TABLES.__getitem__)
+    assert [decide(killed, request(), UserKey(name)).ring for name in (b"alice", b"x")] == ["early", "late"]
+
+
+def test_a_table_that_changes_is_seen_by_the_next_request() -> None:
+    names: set[bytes] = set()
+
+    class Growing:
+        def has(self, fingerprint: int, /) -> bool:
+            return fingerprint in {fingerprint_of_key(name) for name in names}
+
+    rings = (RingSpec("canary", "v2", tables=("/tables/live",)), RingSpec("everyone", "v1", 10_000))
+    shop = compile_service(replace(SHOP, rings=rings, salt="own"), 0, lambda _path: Growing())
+    assert decide(shop, request(), ALICE).ring == "everyone"
+    names.add(ALICE)
+    assert (decide(shop, request(), ALICE).ring, decide(shop, request(), None).ring) == ("canary", "everyone")
+
+
+def test_the_decision_notes_the_key_in_the_request() -> None:
+    asked = request()
+    decide(compile_service(SHOP), asked, ALICE)
+    assert asked.key == ALICE
 
 
 def test_the_last_bucket_of_an_interval_is_in_and_the_next_one_is_out() -> None:

@@ -5,17 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import accumulate
 from math import sqrt
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.core.decide import decide, identify
+from router.core.audience import ConditionSpec
+from router.core.conditions import DENIED_SALT, SHARE_SALT, compile_condition
+from router.core.decide import decide, identify, take_notes
 from router.core.explain import explain
-from router.core.hashing import UserKey, bucket_of
-from router.core.rules import Request
-from router.core.snapshot import Reason, Service, compile_service
-from tests.core_services import keys, request, requests, service, services, weights
+from router.core.hashing import UserKey, bucket_of, fingerprint
+from router.core.request import Request
+from router.core.snapshot import Reason, Service
+from router.core.spec import ServiceSpec
+from tests.core_services import (
+    TABLES,
+    compiled,
+    conditions,
+    keys,
+    request,
+    requests,
+    service,
+    service_specs,
+    services,
+    shares,
+    weights,
+)
 
 CROWD = [UserKey(b"user-%d" % n) for n in range(20_000)]
 
@@ -92,26 +109,134 @@ def test_the_same_key_is_in_the_same_ring_in_every_process() -> None:
         assert there.stdout.strip() == here
 
 
-@settings(max_examples=500)
+def expected(shop: Service, asked: Request, key: UserKey | None) -> tuple[str, Reason]:
+    """The published precedence, asked the slow way: ring by ring, rule by rule. The request knows its keys already."""
+    spec, salt = shop.spec, shop.spec.salt.encode()
+    rings, last = spec.rings, len(spec.rings) - 1
+    is_open = [ring.name not in spec.killed or place == last for place, ring in enumerate(rings)]
+    names = [ring.name for ring in rings]
+
+    def at_or_outside(place: int, allowed: list[bool]) -> int:
+        return next(at for at in range(place, last + 1) if allowed[at])
+
+    if asked.override in names:
+        return names[at_or_outside(names.index(asked.override), is_open)], Reason.OVERRIDE
+    if asked.propagated:
+        place = names.index(asked.propagated) if asked.propagated in names else last
+        return names[at_or_outside(place, is_open)], Reason.PROPAGATED
+
+    def holds(one: ConditionSpec, salt: bytes) -> bool:
+        return compile_condition(one, TABLES.__getitem__, salt)(asked)
+
+    is_denied = [any(holds(one, DENIED_SALT + salt) for one in ring.denied) for ring in rings]
+    may_have = [is_open[at] and (at == last or not is_denied[at]) for at in range(last + 1)]
+    anonymous = asked.hashed or asked.outer
+    for one in (key, anonymous):
+        for at, ring in enumerate(rings):
+            is_listed = one is not None and (
+                one.decode("latin-1") in ring.members or any(TABLES[path].has(fingerprint(one)) for path in ring.tables)
+            )
+            if may_have[at] and is_listed:
+                return ring.name, Reason.MEMBER
+    for at, ring in enumerate(rings):
+        if may_have[at] and any(holds(rule, SHARE_SALT + salt) for rule in ring.rules):
+            return ring.name, Reason.RULE
+    if key is None:
+        return names[last], Reason.DEFAULT
+    hashed = [asked.hashed or key] + ([asked.outer] if asked.outer else [])
+    bucket = max(bucket_of(one, salt) for one in hashed)
+    ends = accumulate(ring.basis_points for ring in rings[:-1])
+    at = at_or_outside(next((at for at, end in enumerate(ends) if bucket < end), last), may_have)
+    return names[at], Reason.DEFAULT if at == last else Reason.HASH
+
+
+@settings(max_examples=300)
+@given(shop=services(), asked=requests)
+def test_the_decision_is_the_published_precedence_asked_one_by_one(shop: Service, asked: Request) -> None:
+    key = identify(shop, asked)
+    decision = decide(shop, asked, key)
+    if not shop.is_intricate:
+        take_notes(shop, asked, key)
+    assert (decision.ring, decision.reason) == expected(shop, asked, key)
+    assert shop.decisions[decision.index] is decision
+    assert shop.spec.rings[decision.place].name == decision.ring
+
+
+@settings(max_examples=300)
+@given(spec=service_specs(), asked=requests, which=st.integers(0, 4), by=st.integers(0, 10_000))
+def test_widening_moves_inward_only_whatever_else_a_service_has(
+    spec: ServiceSpec, asked: Request, which: int, by: int
+) -> None:
+    rings = list(spec.rings)
+    ring = rings[which % (len(rings) - 1)]
+    free = 10_000 - sum(one.basis_points for one in rings[:-1])
+    rings[which % (len(rings) - 1)] = replace(ring, basis_points=ring.basis_points + min(by, free))
+    before, after = compiled(spec), compiled(replace(spec, rings=tuple(rings)))
+    key = identify(before, asked)
+    assert decide(after, asked, key).place <= decide(before, asked, key).place
+
+
+@settings(max_examples=300)
+@given(spec=service_specs(), rule=conditions, asked=requests, shares=st.tuples(shares, shares))
+def test_a_larger_share_of_a_rule_moves_inward_only(
+    spec: ServiceSpec, rule: ConditionSpec, asked: Request, shares: tuple[int, int]
+) -> None:
+    def with_share(share: int) -> Service:
+        inner = replace(spec.rings[0], rules=(replace(rule, share=share),), members=(), tables=())
+        others = tuple(replace(ring, members=(), tables=()) for ring in spec.rings[1:])
+        return compiled(replace(spec, rings=(inner, *others)))
+
+    narrow, wide = with_share(min(shares)), with_share(max(shares))
+    key = identify(narrow, asked)
+    assert decide(wide, asked, key).place <= decide(narrow, asked, key).place
+
+
+@given(spec=service_specs(), asked=requests, ring=st.integers(0, 4), rule=conditions)
+def test_a_denied_user_is_never_in_the_ring_that_denies_them(
+    spec: ServiceSpec, asked: Request, ring: int, rule: ConditionSpec
+) -> None:
+    place = ring % (len(spec.rings) - 1)
+    everybody = ConditionSpec("any_of", inverted=True)
+    rings = list(spec.rings)
+    rings[place] = replace(rings[place], denied=(rule, everybody))
+    shop = compiled(replace(spec, rings=tuple(rings)))
+    asked.override = asked.propagated = ""
+    assert decide(shop, asked, identify(shop, asked)).place != place
+
+
+@settings(max_examples=300)
 @given(shop=services(), asked=requests)
 def test_an_explanation_never_disagrees_with_the_proxy(shop: Service, asked: Request) -> None:
     trace = explain(shop, asked)
     key = identify(shop, asked)
     assert trace.key == key
     assert trace.decision == decide(shop, asked, key)
-    deciding = [step for step in trace.rules if step.decided]
-    if trace.decision.reason is Reason.MEMBER:
-        assert trace.member_of == trace.decision.ring
-        assert not deciding
-    elif trace.decision.reason is Reason.RULE:
-        (step,) = deciding
-        assert step.ring == trace.decision.ring
+    ring, reason = trace.decision.ring, trace.decision.reason
+    chosen = [step.value for step in trace.identity if step.chosen]
+    assert chosen == ([] if key is None else [key])
+    decided = (
+        [step.lands_in for step in trace.forced if step.decided],
+        [step.ring for step in trace.rules if step.decided],
+    )
+    if reason in (Reason.OVERRIDE, Reason.PROPAGATED):
+        assert decided == ([ring], [])
+        return
+    assert ring not in trace.denied
+    if reason is Reason.MEMBER:
+        assert trace.member_of == ring
+        assert decided == ([], [])
+    elif reason is Reason.RULE:
+        assert decided == ([], [ring])
+        step = next(step for step in trace.rules if step.decided)
         assert step.finding.holds
-        asked_before = trace.rules[: trace.rules.index(step)]
-        assert not any(earlier.finding.holds and not earlier.killed for earlier in asked_before)
+        assert not step.killed
+        before = [one for one in trace.rules[: trace.rules.index(step)] if one.ring not in trace.denied]
+        assert not any(one.finding.holds and not one.killed for one in before)
     else:
-        assert not deciding
-        assert (trace.hash.lands_in if trace.hash else "everyone") == trace.decision.ring
+        assert decided == ([], [])
+        assert (trace.hash.lands_in if trace.hash else "everyone") == ring
+    held = {step.ring for step in trace.deny_lists if step.finding.holds and not step.killed}
+    assert held == set(trace.denied)
 
 
 @given(shop=services(), asked=requests)
@@ -120,7 +245,7 @@ def test_the_borders_of_an_explanation_are_where_the_user_really_moves(shop: Ser
     if step is None:
         return
     assert step.inner_border <= step.bucket < step.outer_border
-    bounds = compile_service(shop.spec).bounds
+    bounds = shop.bounds
     assert step.outer_border in (*bounds, 10_000)
     assert step.may_narrow == step.outer_border - (step.bucket + 1) >= 0
     assert step.widen_to_move_inward is None or step.widen_to_move_inward > 0

@@ -20,8 +20,17 @@ services:
 def test_the_configs_it_shows_are_valid() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.DOTALL | re.MULTILINE)
     configs = [block for block in blocks if "containers:" not in block]
-    assert len(configs) == 2
-    assert [parse_settings(block + SERVICES, "operations.yaml").services for block in configs]
+    assert len(configs) == 3
+    for block in configs:
+        text = block if block.startswith("services:") else block + SERVICES
+        assert parse_settings(text, "operations.yaml").services
+
+
+def test_every_rail_is_in_it_with_the_word_of_its_refusals() -> None:
+    parts = json_schema()["$defs"]
+    rails = {*parts["Guard"]["properties"], *({"floor", "ceiling"} & set(parts["Ring"]["properties"]))}
+    assert rails == {"max_step", "min_bake", "floor", "ceiling"}
+    assert {word for word in rails if f"| `{word}` |" not in OPERATIONS} == set()
 
 
 def test_every_setting_about_processes_is_in_it() -> None:

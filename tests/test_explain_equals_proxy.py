@@ -7,6 +7,7 @@ how often the proxy counted each reason.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -103,7 +104,7 @@ class Asked:
         made = Request(self.host.encode(), self.path.encode(), headers, cookie.encode(), self.method.encode())
         made.query = "&".join(f"{name}={value}" for name, value in self.query).encode()
         made.client = b"127.0.0.1"
-        made.now = 1_800_000_000.0
+        made.now = time.time()
         wish = dict(self.fields).get("X-Ring-Override", "")
         if service.spec.override == "insecure" and wish in service.overrides:
             made.override = wish

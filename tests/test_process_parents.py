@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -78,7 +79,10 @@ async def newcomers(port: int) -> AsyncIterator[list[str]]:
 async def is_never_unready(router: Router, ends: asyncio.Event, seen: list[bytes]) -> None:
     """What /ready says, asked over and over."""
     while not ends.is_set():
-        seen.append(await asyncio.to_thread(router.get, "/ready"))
+        try:
+            seen.append(await asyncio.to_thread(router.get, "/ready"))
+        except urllib.error.HTTPError as refusal:
+            seen.append(refusal.read())
 
 
 async def test_a_router_is_taken_over_three_times_under_load_and_nobody_notices(
@@ -107,6 +111,32 @@ async def test_a_router_is_taken_over_three_times_under_load_and_nobody_notices(
         finally:
             await stop_router(router)
         await until(lambda: not left_in(temporary), within=5)
+
+
+async def test_whoever_asks_the_old_control_as_it_gives_way_hears_that_traffic_may_come(
+    tmp_path: Path, temporary: Path
+) -> None:
+    async with running_router(tmp_path) as first:
+        control, workers = first.control_pid(), first.worker_pids()
+        reader, writer = await asyncio.open_connection("127.0.0.1", first.admin)
+        ask = b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        writer.write(ask)
+        assert (await reader.readuntil(b"ready\n")).startswith(b"HTTP/1.1 200 ")
+        successor = successor_of(first, "--take-over")
+        try:
+            await until(lambda: "wants to take over" in first.log.read_text(), within=30)
+            os.kill(control, signal.SIGSTOP)  # as busy as can be: the signal, its workers' goodbyes and we all wait
+            await until(lambda: not any(started_at(pid) for pid in workers), within=30)
+            writer.write(ask)
+            os.kill(control, signal.SIGCONT)
+            answer = await reader.readuntil(b"\r\n\r\n") + await reader.readuntil(b"\n")
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            writer.close()
+        finally:
+            if started_at(control):
+                os.kill(control, signal.SIGCONT)
+            await until(lambda: first.process.poll() is not None, within=60)
+            await stop_router(successor)
 
 
 async def test_another_number_of_workers_serves_all_the_sockets_it_takes_over(tmp_path: Path, temporary: Path) -> None:

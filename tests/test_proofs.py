@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,8 +19,10 @@ from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, re
 from router.telemetry.messages import pack_counters, unpack_counters
 from router.trust.passes import sign_pass
 from router.trust.propagation import LIFETIME, write_member
-from tests.house import RunningPlane, fixed, header, raw_backend, running_plane, shop
+from tests.house import RunningPlane, fixed, header, raw_backend, read_head, running_plane, shop
+from tests.test_edge_tunnel import HANDSHAKE, accept
 from tests.tokens import OTHER_RSA, RSA, by_hand, jwk_set, pem, public_jwk, token
+from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 NOW = int(time.time())
@@ -28,7 +31,7 @@ GONE = (KeySpec("k0", "a secret that was rotated out"),)
 ID = IssuerSpec(
     "id", ("RS256",), keys=jwk_set(public_jwk(RSA, kid="rsa")), issuer="https://id", audience="shop", cookie="session"
 )
-BETA: dict[str, Any] = {"iss": "https://id", "aud": "shop", "exp": NOW + 300, "groups": ["staff", "beta"]}
+BETA: dict[str, Any] = {"iss": "https://id", "aud": "shop", "exp": NOW + 7200, "groups": ["staff", "beta"]}
 EDGE = ListenerSpec()
 BEHIND = ListenerSpec(("127.0.0.0/8",))
 SIDECAR = ListenerSpec(mode="sidecar")
@@ -82,7 +85,7 @@ def get(fields: bytes = b"", target: bytes = b"/x?q=1", method: bytes = b"GET") 
 
 
 def held(**changes: Any) -> bytes:
-    said = {"service": "shop", "ring": "canary", "user": "", "expires_at": NOW + 600, "pass_id": "p-1"}
+    said = {"service": "shop", "ring": "canary", "user": "", "expires_at": int(time.time()) + 600, "pass_id": "p-1"}
     keys = changes.pop("keys", KEYS)
     return sign_pass(keys, **{**said, **changes}).encode()
 
@@ -171,7 +174,7 @@ BAD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     ),
     "a token for another audience": (EDGE, bearer(token({**BETA, "aud": "pay"}, RSA, "RS256")), ("token", "foreign")),
     "an expired token": (EDGE, bearer(token({**BETA, "exp": NOW - 60}, RSA, "RS256")), ("token", "expired")),
-    "a token of tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
+    "a token of tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 3600}, RSA, "RS256")), ("token", "expired")),
     "two tokens": (EDGE, bearer(ONE_TOKEN) * 2, ("token", "malformed")),
     "no token": (EDGE, bearer(b"opaque"), ("token", "malformed")),
     "another scheme": (EDGE, b"Authorization: Basic " + ONE_TOKEN + b"\r\n", None),
@@ -244,6 +247,28 @@ async def test_a_pass_that_is_taken_back_counts_no_more(revoked: str) -> None:
         router.plane.install(state(replace(one, revoked=(revoked,)), EDGE, 2))
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["everyone"]
         assert router.plane.proofs == {("shop", "pass", "valid"): 1, ("shop", "pass", "revoked"): 1}
+
+
+async def test_a_websocket_that_a_pass_has_opened_ends_with_it() -> None:
+    rings = (replace(RINGS[0], on_change="close"), RINGS[1])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(accept(await read_head(reader)))
+        await reader.read()
+
+    async with raw_backend(serve) as port:
+        one = service(port, rings=rings)
+        async with running_plane(state(one, EDGE)) as router:
+            reader, writer = await router.connect()
+            writer.write(HANDSHAKE.replace(b"Host: a\r\n", b"Host: a\r\n" + carried(held())))
+            assert header(await read_head(reader), "x-ring") == ["canary"]
+            router.plane.install(state(one, EDGE, 2))
+            await until(lambda: all(lasting.generation == 2 for lasting in router.plane.changes._open))
+            assert not reader.at_eof()
+            router.plane.install(state(replace(one, revoked=("pass:p-1",)), EDGE, 3))
+            async with asyncio.timeout(5):
+                assert await reader.read() == b"\x88\x02" + (1012).to_bytes(2, "big")
+            writer.close()
 
 
 async def test_a_pass_that_was_known_is_verified_anew_when_its_key_is_taken_out() -> None:

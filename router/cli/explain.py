@@ -1,94 +1,87 @@
 """``explain``: why a request is in its ring, as a numbered trace.
 
-The steps and the decision come from ``core.explain``; this module turns words into a request and the trace into text.
-It decides nothing and sends no request to any version.
+The steps and the decision come from ``core.explain``; ``asking`` turns words into a request, ``tracing`` the trace into
+text. It decides nothing and sends no request to any version.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
-from router.cli.options import (
-    admin_option,
-    live_option,
-    optional_config_option,
-    output_option,
-    pick_name,
-    snapshot_of,
-)
-from router.core.explain import Finding, HashStep, IdentityStep, RuleStep, Trace
+from router.cli.asking import Words, request_of, to_bytes, weigh
+from router.cli.compiled import compiled
+from router.cli.options import admin_option, live_option, optional_config_option, output_option, pick_name
+from router.cli.tracing import as_json, render
 from router.core.explain import explain as explain_request
 from router.core.identity import put_key
 from router.core.rules import Request
-from router.core.snapshot import Reason, Service, Snapshot
+from router.core.snapshot import Service, Snapshot
 
-_WHY: Final = {
-    Reason.MEMBER: "the user is a member",
-    Reason.RULE: "a rule matches",
-    Reason.HASH: "the hash of the key falls into its interval",
-}
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_REQUEST: Final = (
+    click.option("--host", metavar="HOST", help="The host of the request: it chooses the service."),
+    click.option("--path", metavar="PATH", help="The path of the request [default: /]."),
+    click.option("--query", metavar="QUERY", help="What stands behind the `?`."),
+    click.option("--method", metavar="METHOD", default="GET", show_default=True, help="The method."),
+    click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header, repeatable."),
+    click.option("--cookie", "cookies", multiple=True, metavar="'NAME=VALUE'", help="A cookie, repeatable."),
+    click.option("--client", metavar="ADDRESS", help="The client's address, as trusted proxies tell it."),
+    click.option("--trusted", "is_trusted", is_flag=True, help="The peer is one of `trusted_proxies`."),
+    click.option("--outbound", "is_outbound", is_flag=True, help="It came in on an outbound listener."),
+    click.option("--claim", "claims", multiple=True, metavar="NAME=VALUE", help="Of a token, as if verified."),
+    click.option("--certificate", multiple=True, metavar="NAME=VALUE", help="Of its certificate, such as cn=…."),
+    click.option("--at", metavar="TIME", help="When, as in RFC 3339 [default: now]."),
+    click.option("--ring", metavar="RING", help="X-Ring-Override: the ring that it names."),
+    click.option("--pass", "token", metavar="TOKEN", help="A pass."),
+    click.option("--propagated", metavar="RING", help="The ring that its call chain has had so far, unsigned."),
+)
 
 
-@click.command()
+def _request_options(command: _Command) -> _Command:
+    for option in reversed(_REQUEST):
+        command = option(command)
+    return command
+
+
+@click.command(epilog="Example: ring-router explain https://shop.example.com/cart --user alice --client 192.0.2.7")
+@click.argument("url", required=False)
 @optional_config_option
-@click.option("--service", metavar="NAME", help="The service; needed if there are several and no --host or --path.")
-@click.option("--host", metavar="HOST", help="The host of the request: it chooses the service.")
-@click.option("--path", metavar="PATH", help="The path of the request [default: /].")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header; may be repeated.")
-@click.option("--cookie", "cookies", multiple=True, metavar="'NAME=VALUE'", help="A cookie; may be repeated.")
-@click.option("--user", metavar="KEY", help="The user: sets the service's first identity header or cookie.")
+@click.option("--service", metavar="NAME", help="The service; needed if there are several and no host or path.")
+@_request_options
+@click.option("--user", metavar="KEY", help="The user: sets the service's first source of keys.")
 @live_option
 @admin_option
 @output_option
 def explain(
     config_path: Path | None,
     service: str | None,
-    host: str | None,
-    path: str | None,
-    headers: tuple[str, ...],
-    cookies: tuple[str, ...],
     user: str | None,
     live: bool,
     admin_url: str,
     output: str,
+    **words: Any,
 ) -> None:
     """Say which ring and version a request gets, and why, step by step."""
-    snapshot = Snapshot(snapshot_of(config_path, live=live, admin_url=admin_url))
-    request = _request(host, path, headers, cookies)
-    chosen = _service(snapshot, service, request)
+    asked = Words(**words)
+    about = compiled(config_path, live=live, admin_url=admin_url)
+    request = request_of(asked)
+    chosen = _service(about.snapshot, service, request)
     if user is not None:
-        _identify_as(chosen, request, _bytes(user))
-    trace = explain_request(chosen, request)
-    click.echo(json.dumps(_as_json(trace), indent=2, ensure_ascii=False) if output == "json" else render(trace))
-
-
-def _request(host: str | None, path: str | None, lines: tuple[str, ...], cookies: tuple[str, ...]) -> Request:
-    """The request as the proxy would see it: repeated headers joined, cookies apart, host without its port."""
-    headers: dict[bytes, bytes] = {}
-    jar = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise click.UsageError(f"a header is written 'Name: value', not {line!r}")
-        field, text = _bytes(name.strip().lower()), _bytes(value.strip())
-        if field == b"cookie":
-            jar.append(text)
-        else:
-            headers[field] = headers[field] + b", " + text if field in headers else text
-    for cookie in cookies:
-        if not cookie.partition("=")[1]:
-            raise click.UsageError(f"a cookie is written 'name=value', not {cookie!r}")
-        jar.append(_bytes(cookie))
-    where = _bytes(host).lower() if host is not None else headers.get(b"host", b"").lower()
-    bare, colon_, port = where.rpartition(b":")
-    if colon_ and port.isdigit():
-        where = bare
-    return Request(where, _bytes(path or "/").partition(b"?")[0], headers, b"; ".join(jar))
+        _identify_as(chosen, request, to_bytes(user))
+    spec = about.snapshot.spec
+    proofs = weigh(request, chosen, spec.trust, mode=spec.listener.mode, is_outbound=asked.is_outbound)
+    trace = explain_request(chosen, request, about.tables)
+    if output == "json":
+        click.echo(json.dumps(as_json(trace, proofs, about.notes), indent=2, ensure_ascii=False))
+        return
+    click.echo(render(trace, proofs))
+    for note in dict.fromkeys(about.notes):
+        click.echo(f"note: {note}")
 
 
 def _service(snapshot: Snapshot, name: str | None, request: Request) -> Service:
@@ -110,139 +103,3 @@ def _identify_as(service: Service, request: Request, key: bytes) -> None:
     if not sources:
         raise click.UsageError(f"the service {service.spec.name} has no `identity:`, so --user means nothing there")
     put_key(next((source for source in sources if source.kind != "anonymous_cookie"), sources[0]), request, key)
-
-
-def render(trace: Trace) -> str:
-    """The trace as numbered lines, in the order in which the proxy asks, and the decision."""
-    steps = [_identity_line(step) for step in trace.identity]
-    if trace.key is None:
-        minted = f"; the proxy would set the cookie {trace.mints} and hash that" if trace.mints else ""
-        steps.append(f"identity: nobody has a key here{minted}")
-    elif trace.member_of is not None:
-        steps.append(f"members: {_text(trace.key)!r} is a member of {trace.member_of}")
-    else:
-        steps.append(f"members: {_text(trace.key)!r} is listed in no ring")
-    steps += [_rule_line(trace, step) for step in trace.rules]
-    if trace.hash is not None:
-        steps.append("\n   ".join(_hash_lines(trace, trace.hash)))
-    lines = [f"{trace.service}"] + [f"{number:2}. {step}" for number, step in enumerate(steps, 1)]
-    decision = trace.decision
-    default = "nobody has a key to hash" if trace.key is None else "the default ring takes the rest"
-    why = _WHY.get(decision.reason, default)
-    return "\n".join([*lines, f" => ring {decision.ring}, version {decision.version}, reason {decision.reason}: {why}"])
-
-
-def _identity_line(step: IdentityStep) -> str:
-    if step.value is None:
-        return f"identity: {step.kind} {step.name} is not there"
-    note = (
-        "this is the key" if step.chosen else "empty, so it does not count" if not step.value else "not asked any more"
-    )
-    return f"identity: {step.kind} {step.name} is {_text(step.value)!r}: {note}"
-
-
-def _rule_line(trace: Trace, step: RuleStep) -> str:
-    head = f"rule of {step.ring}: {step.finding.text}"
-    if step.killed:
-        return f"{head}: not asked, {step.ring} is killed"
-    answer = "matches" if step.finding.holds else "does not match"
-    if step.finding.holds and not step.decided:
-        answer = "would match, but was not asked: decided above"
-    return f"{head}: {answer}{_because(step.finding)}"
-
-
-def _because(finding: Finding) -> str:
-    """What the request had in the places a rule looked at."""
-    leaves = list(_leaves(finding))
-    if len(leaves) == 1:
-        return "" if finding.holds and leaves[0].found is not None else f" ({_found(leaves[0])})"
-    return "".join(f"\n      {'yes' if leaf.holds else 'no '}  {leaf.text} ({_found(leaf)})" for leaf in leaves)
-
-
-def _leaves(finding: Finding) -> list[Finding]:
-    if not finding.children:
-        return [finding]
-    return [leaf for child in finding.children for leaf in _leaves(child)]
-
-
-def _found(finding: Finding) -> str:
-    return "it is not there" if finding.found is None else f"it is {_text(finding.found)!r}"
-
-
-def _hash_lines(trace: Trace, step: HashStep) -> list[str]:
-    asked = trace.decision.reason in (Reason.HASH, Reason.DEFAULT)
-    ring, border = step.ring, _percent(step.bucket + 1)
-    lines = [
-        f"hash: bucket {step.bucket:04}/10000{'' if asked else ' (not asked: decided above)'}; "
-        f"{ring} owns {_percent(step.inner_border)} to {_percent(step.outer_border)}"
-    ]
-    if step.lands_in != ring:
-        lines.append(f"  {ring} is killed: its users go outward to {step.lands_in}")
-    if not step.is_default:
-        lines.append(
-            f"  stays in {ring} until its outer border falls below {border} (now {_percent(step.outer_border)}, "
-            f"{_percent(step.may_narrow)} to spare)"
-        )
-    if step.widen_to_move_inward is not None:
-        lines.append(
-            f"  moves inward as soon as the rings inside {ring} reach {border} together "
-            f"(now {_percent(step.inner_border)}, {_percent(step.widen_to_move_inward)} more)"
-        )
-    return lines
-
-
-def _as_json(trace: Trace) -> dict[str, Any]:
-    step = trace.hash
-    return {
-        "service": trace.service,
-        "identity": [
-            {"kind": s.kind, "name": s.name, "value": _text_or_none(s.value), "chosen": s.chosen}
-            for s in trace.identity
-        ],
-        "key": _text_or_none(trace.key),
-        "mints": trace.mints,
-        "member_of": trace.member_of,
-        "rules": [
-            {"ring": s.ring, "killed": s.killed, "decided": s.decided, **_finding_json(s.finding)} for s in trace.rules
-        ],
-        "hash": None
-        if step is None
-        else {
-            "bucket": step.bucket,
-            "ring": step.ring,
-            "lands_in": step.lands_in,
-            "interval": [step.inner_border, step.outer_border],
-            "leaves_below_percent": None if step.is_default else (step.bucket + 1) / 100,
-            "distance_outward_percent": None if step.is_default else step.may_narrow / 100,
-            "distance_inward_percent": None if step.widen_to_move_inward is None else step.widen_to_move_inward / 100,
-        },
-        "killed": list(trace.killed),
-        "decision": {
-            "ring": trace.decision.ring,
-            "version": trace.decision.version,
-            "reason": str(trace.decision.reason),
-        },
-    }
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    made: dict[str, Any] = {"text": finding.text, "holds": finding.holds, "found": _text_or_none(finding.found)}
-    if finding.children:
-        made["parts"] = [_finding_json(child) for child in finding.children]
-    return made
-
-
-def _percent(basis_points: int) -> str:
-    return f"{basis_points // 100}.{basis_points % 100:02} %"
-
-
-def _bytes(word: str) -> bytes:
-    return os.fsencode(word)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
-
-
-def _text_or_none(value: bytes | None) -> str | None:
-    return None if value is None else _text(value)

@@ -166,13 +166,13 @@ def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
     return state
 
 
-def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
-    """The snapshot the running router uses now. Raises ``AdminUnreachable``, which names the remedy."""
+def snapshot_in(state: Mapping[str, Any], admin_url: str) -> SnapshotSpec:
+    """The snapshot in an admin side's state. Raises ``AdminUnreachable``, which names the remedy."""
     import msgspec
 
     from router.core.spec import SnapshotSpec
 
-    snapshot = fetch_state(admin_url).get("snapshot")
+    snapshot = state.get("snapshot")
     if snapshot is None:
         raise AdminUnreachable(f"the router at {admin_url} has no snapshot yet: look at its log for a refused config")
     try:
@@ -183,14 +183,9 @@ def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
         ) from None
 
 
-def snapshot_of(config_path: Path | None, *, live: bool, admin_url: str) -> SnapshotSpec:
-    """What the running router uses now if ``live``, else what the config file says."""
-    if live:
-        return running_snapshot(admin_url)
-    settings = load_or_exit(find_config(config_path, admin_url))
-    from router.config.compile import snapshot_spec
-
-    return snapshot_spec(settings, {}, 0)
+def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
+    """The snapshot the running router uses now, without its secrets. Raises ``AdminUnreachable``."""
+    return snapshot_in(fetch_state(admin_url), admin_url)
 
 
 def live_option(command: _Command) -> _Command:

@@ -1,86 +1,91 @@
-"""``ring-router pass``: a ring for whoever has it, signed, and over after a while.
+"""``ring-router pass``: sign a pass, look into one, take one back.
 
-Signing is ``router.trust.passes``' affair, taking back is ``router.control.passes``'.
+A pass is signed and read here, with the keys of the config; what is revoked stands in Redis (``control.passes``).
+The token goes to standard output and everything about it to standard error, so that a script gets what it can use.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import secrets
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from router.cli.options import check_ring, config_option, load_or_exit, output_option, pick_service
-from router.cli.weights import ask, target_of
+from router.cli.options import (
+    config_option,
+    find_config,
+    load_or_exit,
+    optional_config_option,
+    output_option,
+    pick_name,
+    pick_service,
+)
+from router.trust.passes import Pass, PassError, Verdict, check_pass, read_pass, sign_pass
 
 if TYPE_CHECKING:
-    from router.config.settings import Settings
+    from router.config.settings import Service, Settings
+    from router.control.weights import Client
     from router.core.audience import KeySpec
 
-
-def _keys(settings: Settings, config_path: Path, key_id: str | None = None) -> list[KeySpec]:
-    """The signing keys, the wanted one first. Ends the command where there is none."""
-    from router.core.audience import KeySpec
-
-    keys = [KeySpec(one.id, one.secret) for one in settings.signing_keys]
-    if not keys:
-        raise click.ClickException(
-            f"{config_path} has no `signing_keys:`, so nobody could verify a pass: add e.g.\n"
-            f'  signing_keys: [{{id: "1", secret: "${{RING_ROUTER_KEY}}"}}]'
-        )
-    if key_id is not None and key_id not in {key.id for key in keys}:
-        raise click.UsageError(f"there is no signing key {key_id!r}: there is {', '.join(key.id for key in keys)}")
-    return sorted(keys, key=lambda key: key.id != key_id) if key_id is not None else keys
+_Result = TypeVar("_Result")
+_SPAN: Final = re.compile(r"([0-9]{1,9})\s*(s|m|h|d)")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_SECONDS: Final = 90 * 86_400
+"""What lives longer is no pass for a test any more, but a ring: list its users."""
 
 
-def _when(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(at))
-
-
-@click.group("pass")
-def passes() -> None:
-    """Passes: a ring for whoever has one, signed and for a while."""
-
-
-@passes.command()
+@click.group("pass", invoke_without_command=True, epilog="Example: ring-router pass --ring canary --user alice")
 @click.option("--service", metavar="NAME", help="The service; needed if there are several.")
-@click.option("--ring", required=True, metavar="NAME", help="The ring that the pass leads into.")
-@click.option("--user", default="", metavar="KEY", help="For this user alone [default: for whoever has it].")
-@click.option("--expires", default="2h", show_default=True, metavar="TIME", help="How long it holds: 30m, 2h.")
-@click.option("--key", "key_id", metavar="ID", help="The signing key [default: the first].")
-@config_option
+@click.option("--ring", metavar="RING", help="The ring that the pass is for.")
+@click.option("--user", metavar="KEY", default="", help="The one user it is for [default: whoever has it].")
+@click.option("--expires", metavar="SPAN", default="2h", show_default=True, help="How long it holds: 30m, 2h, 7d.")
+@click.option("--key", "key_id", metavar="ID", help="The key that signs it [default: the first of signing_keys].")
+@optional_config_option
 @output_option
-def sign(
-    service: str | None, ring: str, user: str, expires: str, key_id: str | None, config_path: Path, output: str
+@click.pass_context
+def passes(
+    context: click.Context,
+    service: str | None,
+    ring: str | None,
+    user: str,
+    expires: str,
+    key_id: str | None,
+    config_path: Path | None,
+    output: str,
 ) -> None:
-    """Make a pass, to be sent as X-Ring-Pass, as the cookie ring_pass, or in a link."""
-    from router.config.values import parse_duration
-    from router.trust.passes import read_pass, sign_pass
-
-    settings = load_or_exit(config_path)
-    name, chosen = pick_service(settings, service)
-    check_ring(ring, [one.name for one in chosen.rings], name)
-    keys = _keys(settings, config_path, key_id)
-    if chosen.override == "off":
-        raise click.ClickException(f"{name} has `override: off`: no pass leads anywhere there")
-    try:
-        seconds = parse_duration(float(expires) if expires.replace(".", "", 1).isdigit() else expires)
-        token = sign_pass(keys, name, ring, user, time.time() + seconds)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    said = read_pass(keys, token)
-    if output == "json":
-        answer = {"token": token, "id": said.id, "key": said.key_id, "service": name, "ring": ring, "user": user}
-        click.echo(json.dumps({**answer, "expires_at": said.expires_at}, indent=2))
+    """Sign a pass: a ring for whoever has it, until it expires."""
+    if context.invoked_subcommand is not None:
+        given = {"config_path": config_path, "service": service}  # -c and --service in front of the word count for it
+        context.default_map = {context.invoked_subcommand: {key: value for key, value in given.items() if value}}
         return
-    host = chosen.hosts[0] if chosen.hosts else "HOST"
-    path = chosen.paths[0] if chosen.paths else "/"
+    path = find_config(config_path)
+    settings = load_or_exit(path)
+    name, chosen = pick_service(settings, service)
+    if ring is None:
+        raise click.UsageError(f"--ring is missing: {', '.join(one.name for one in chosen.rings)}")
+    _check_ring(name, chosen, ring)
+    seconds = _span(expires)
+    expires_at = int(time.time()) + seconds
+    try:
+        token = sign_pass(_signing_first(settings, path, key_id), name, ring, user, expires_at, secrets.token_hex(8))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    made = read_pass(_keys(settings), token)
+    link = _link(settings, chosen, token)
+    if output == "json":
+        click.echo(json.dumps({"token": token, "link": link, **_described(made)}, indent=2, ensure_ascii=False))
+        return
     click.echo(token)
-    click.echo(f"\nfor {user or 'whoever has it'}, until {_when(said.expires_at)}; to take it back: pass id {said.id}")
-    click.echo(f"a header:  X-Ring-Pass: {token[:16]}…")
-    click.echo(f"a link:    http://{host}{path}?ring_pass={token[:16]}…   (it becomes a cookie)")
+    click.echo(f"\n{_sentence(made)}", err=True)
+    click.echo(f"link:    {link}", err=True)
+    click.echo("header:  X-Ring-Pass, cookie: ring_pass", err=True)
+    click.echo(f"revoke:  ring-router pass revoke {made.id} --service {name}", err=True)
 
 
 @passes.command()
@@ -88,62 +93,229 @@ def sign(
 @config_option
 @output_option
 def show(token: str, config_path: Path, output: str) -> None:
-    """Say what a pass says, and whether its signature holds; revocations are Redis' to know."""
-    from router.trust.passes import PassError, read_pass
-
-    keys = _keys(load_or_exit(config_path), config_path)
+    """Say what is in a pass, and whether it holds; exit code 1 if it does not."""
+    settings = load_or_exit(config_path)
+    token = _bare(token)
     try:
-        said = read_pass(keys, token)
+        found = read_pass(_keys(settings), token)
     except PassError as error:
-        raise click.ClickException(f"{error}: nothing in it can be believed") from None
-    is_over = time.time() >= said.expires_at
+        why = {
+            Verdict.FORGED: f"no key in {config_path} signed it, or it was changed afterwards",
+            Verdict.MALFORMED: "this is no pass",
+        }.get(error.verdict, str(error))
+        if output == "json":
+            click.echo(json.dumps({"valid": False, "verdict": error.verdict.value}, indent=2))
+        else:
+            click.echo(f"{error.verdict.value}: {why}")
+        raise SystemExit(1) from None
+    verdict, note = _verdict(settings, found)
     if output == "json":
-        fields = ("service", "ring", "user", "expires_at", "id", "key_id")
-        click.echo(json.dumps({**{name: getattr(said, name) for name in fields}, "expired": is_over}, indent=2))
+        answer = {"valid": verdict is Verdict.VALID, "verdict": verdict.value, "note": note, **_described(found)}
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        click.echo(_sentence(found))
+        click.echo(f"it is {verdict.value}" + (f": {note}" if note else ""))
+    if verdict is not Verdict.VALID:
+        raise SystemExit(1)
+
+
+@passes.command("revoke")
+@click.argument("token_or_id")
+@click.option("--service", metavar="NAME", help="The service; a token knows it itself.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")
+@config_option
+def revoke_pass(token_or_id: str, service: str | None, reason: str, config_path: Path) -> None:
+    """Take one pass back, by its token or its id."""
+    settings = load_or_exit(config_path)
+    token = _bare(token_or_id)
+    if "." not in token:
+        _revoke(settings, config_path, [pick_name(list(settings.services), service)], f"pass:{token}", 0, reason)
         return
-    click.echo(f"ring {said.ring} of {said.service}, for {said.user or 'whoever has it'}")
-    click.echo(f"{'over since' if is_over else 'until'} {_when(said.expires_at)}; id {said.id}, key {said.key_id}")
+    try:
+        found = read_pass(_keys(settings), token)
+    except PassError as error:
+        raise click.ClickException(f"{error}, so nobody knows its id: no key in {config_path} signed it") from None
+    if service not in (None, found.service):
+        raise click.UsageError(f"this pass is for the service {found.service}, not {service}")
+    services = [pick_name(list(settings.services), found.service)]
+    _revoke(settings, config_path, services, f"pass:{found.id}", found.expires_at, reason)
 
 
 @passes.command()
-@click.argument("what")
-@click.option("--service", metavar="NAME", help="The service; needed if there are several.")
-@click.option("--key", "is_key", is_flag=True, help="WHAT is the id of a signing key: all that it has signed.")
+@click.argument("key_id", metavar="ID")
+@click.option("--service", metavar="NAME", help="For this service alone [default: for all].")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")
 @config_option
-def revoke(what: str, service: str | None, is_key: bool, reason: str, config_path: Path) -> None:
-    """Take back a pass (the token, or its id), or with --key everything that a key has signed."""
-    from router.control.passes import revoke as take_back
-    from router.trust.passes import PassError, read_pass
-
-    target = target_of(config_path, service)
-    name, until, field = target.rules.name, 0, f"key:{what}" if is_key else f"pass:{what}"
-    if not is_key and "." in what:
-        try:
-            said = read_pass(_keys(load_or_exit(config_path), config_path), what)
-        except PassError as error:
-            raise click.ClickException(f"{error}: it leads nowhere as it is") from None
-        if said.service != name:
-            raise click.UsageError(f"this pass is for {said.service}: --service {said.service}")
-        until, field = said.expires_at, f"pass:{said.id}"
-    is_new = ask(target, lambda client: take_back(client, name, field, until, reason))
-    click.echo(f"{name}: {field} {'is revoked' if is_new else 'was revoked already'}")
+def revoke_key(key_id: str, service: str | None, reason: str, config_path: Path) -> None:
+    """Take back all passes that a key has signed."""
+    settings = load_or_exit(config_path)
+    names = list(settings.services)
+    _revoke(
+        settings, config_path, names if service is None else [pick_name(names, service)], f"key:{key_id}", 0, reason
+    )
+    known = [key.id for key in settings.signing_keys]
+    if known[:1] == [key_id]:
+        click.echo(f"{key_id} still signs: put another key in front of it in `signing_keys`", err=True)
+    elif key_id not in known:
+        click.echo(f"there is no key {key_id} in {config_path}: {', '.join(known) or 'none at all'}", err=True)
 
 
-@passes.command("list-revoked")
-@click.option("--service", metavar="NAME", help="The service; needed if there are several.")
+@passes.command()
+@click.option("--service", metavar="NAME", help="Of this service alone [default: of all].")
 @config_option
 @output_option
 def list_revoked(service: str | None, config_path: Path, output: str) -> None:
-    """Show what was taken back."""
-    from router.control.passes import listed
+    """Show what is revoked."""
+    from router.control.passes import read_revoked
 
-    target = target_of(config_path, service)
-    found = ask(target, lambda client: listed(client, target.rules.name))
+    settings = load_or_exit(config_path)
+    names = list(settings.services) if service is None else [pick_name(list(settings.services), service)]
+    now = time.time()
+
+    async def read(client: Client) -> dict[str, list[dict[str, object]]]:
+        return {
+            name: [
+                {"field": one.field, "until": one.until, "reason": one.reason, "text": str(one)}
+                for one in await read_revoked(client, name)
+                if one.matters(now)
+            ]
+            for name in names
+        }
+
+    found = _ask(_url(settings, config_path), read)
     if output == "json":
-        click.echo(json.dumps({field: {"until": at, "reason": why} for field, (at, why) in found.items()}, indent=2))
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    for field, (until, reason) in found.items():
-        click.echo(f"{field:<32} {_when(until) if until else 'for ever':<28} {reason}")
-    if not found:
-        click.echo(f"nothing of {target.rules.name} is revoked")
+    for name, rows in found.items():
+        for row in rows:
+            click.echo(f"{name}  {row['text']}")
+    if not any(found.values()):
+        click.echo("no pass is revoked")
+
+
+# -- what they share ---------------------------------------------------------------------------------------------------
+
+
+def _revoke(settings: Settings, config_path: Path, services: list[str], field: str, until: int, reason: str) -> None:
+    from router.control.passes import revoke
+
+    async def write(client: Client) -> list[bool]:
+        return [await revoke(client, name, field, until=until, reason=reason) for name in services]
+
+    for name, is_new in zip(services, _ask(_url(settings, config_path), write), strict=True):
+        click.echo(f"{name}: {field} is revoked" + ("" if is_new else " already"))
+
+
+def _ask(url: str, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+    """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
+    from router.control.weights import Refused, Unreachable, open_redis
+
+    async def ask() -> _Result:
+        async with open_redis(url) as client:
+            return await question(client)
+
+    try:
+        return asyncio.run(ask())
+    except (Refused, Unreachable) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _url(settings: Settings, config_path: Path) -> str:
+    if settings.redis is None:
+        why = "what is revoked stands in Redis, and there is none"
+        raise click.ClickException(f"{why} in {config_path}: add `redis:`, or take the key out of `signing_keys`")
+    return settings.redis
+
+
+def _keys(settings: Settings) -> tuple[KeySpec, ...]:
+    from router.core.audience import KeySpec
+
+    return tuple(KeySpec(key.id, key.secret) for key in settings.signing_keys)
+
+
+def _signing_first(settings: Settings, path: Path, key_id: str | None) -> tuple[KeySpec, ...]:
+    keys = _keys(settings)
+    if not keys:
+        remedy = 'add e.g. `signing_keys: [{id: "2026-12", secret: "${RING_ROUTER_KEY}"}]`'
+        raise click.ClickException(f"{path} has no key to sign with: {remedy}")
+    if key_id is None:
+        return keys
+    chosen = [key for key in keys if key.id == key_id]
+    if not chosen:
+        raise click.UsageError(f"there is no key {key_id!r} in `signing_keys`: {', '.join(key.id for key in keys)}")
+    return (*chosen, *keys)
+
+
+def _check_ring(name: str, service: Service, ring: str) -> None:
+    from router.config.problems import did_you_mean
+
+    rings = [one.name for one in service.rings]
+    if ring not in rings:
+        hint = did_you_mean(ring, rings) or f"there is: {', '.join(rings)}"
+        raise click.UsageError(f"there is no ring {ring!r} in {name}: {hint}")
+    if service.override == "off":
+        raise click.ClickException(f"{name} takes no passes: it says `override: off`")
+
+
+def _span(text: str) -> int:
+    found = _SPAN.fullmatch(text.strip())
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise click.UsageError(f"--expires takes a time such as 30m, 2h or 7d, at most 90d, not {text!r}")
+    return seconds
+
+
+def _bare(word: str) -> str:
+    """A token alone, also where somebody pasted the whole link."""
+    return word.partition("ring_pass=")[2].partition("&")[0] if "ring_pass=" in word else word.strip()
+
+
+def _link(settings: Settings, service: Service, token: str) -> str:
+    """Where a browser would get the pass; the first host that is one, else a listener."""
+    host = next((one for one in service.hosts if not one.startswith("*")), "")
+    scheme = "https" if any(one.tls is not None for one in settings.listen) else "http"
+    if not host:
+        first = next((one.address for one in settings.listen if not one.address.path), None)
+        shown = "127.0.0.1" if first is None or first.host in ("0.0.0.0", "::") else first.host  # noqa: S104
+        host = f"{f'[{shown}]' if ':' in shown else shown}:{8080 if first is None else first.port}"
+    path = service.paths[0] if service.paths else "/"
+    return f"{scheme}://{host}{path}?ring_pass={token}"
+
+
+def _verdict(settings: Settings, found: Pass) -> tuple[Verdict, str]:
+    """What the pass is worth, by the config and by what Redis has revoked."""
+    from router.control.passes import read_revoked
+
+    service = settings.services.get(found.service)
+    if service is None or found.ring not in [ring.name for ring in service.rings]:
+        return Verdict.FOREIGN, "the config has no such service, or no such ring of it"
+    if service.override == "off":
+        return Verdict.FOREIGN, f"{found.service} takes no passes (`override: off`)"
+    now, note, revoked = time.time(), "", frozenset[str]()
+    if settings.redis is None:
+        note = "without `redis:` nothing can be revoked"
+    else:
+        try:
+            entries = _ask(settings.redis, lambda client: read_revoked(client, found.service))
+            revoked = frozenset(one.field for one in entries if one.matters(now))
+        except click.ClickException as error:
+            note = f"whether it is revoked is not known: {error.message}"
+    return check_pass(found, found.service, revoked, found.user, now), note
+
+
+def _sentence(found: Pass) -> str:
+    whose = f"the user {found.user}" if found.user else "whoever has it"
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.expires_at))
+    what = f"pass {found.id}: ring {found.ring} of {found.service} for {whose}"
+    return f"{what}, until {until}, signed by key {found.key_id}"
+
+
+def _described(found: Pass) -> dict[str, object]:
+    return {
+        "id": found.id,
+        "service": found.service,
+        "ring": found.ring,
+        "user": found.user,
+        "expires_at": found.expires_at,
+        "key": found.key_id,
+    }

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from router.cli.compiled import compiled
 from router.cli.options import (
     admin_option,
     check_ring,
@@ -22,7 +23,6 @@ from router.cli.options import (
     optional_config_option,
     output_option,
     pick_name,
-    snapshot_of,
 )
 from router.core.decide import decide
 from router.core.hashing import BUCKETS, UserKey
@@ -81,7 +81,8 @@ def simulate(
     """Show how users spread over the rings, and with --set who would move."""
     if users is not None and ids is not None:
         raise click.UsageError("give either --users or --ids")
-    spec = snapshot_of(config_path, live=live, admin_url=admin_url)
+    about = compiled(config_path, live=live, admin_url=admin_url)
+    spec = about.snapshot.spec
     names = [one.name for one in spec.services]
     before = spec.services[names.index(pick_name(names, service))]
     after = with_weights(before, changes) if changes is not None else before
@@ -90,7 +91,7 @@ def simulate(
     )
     if not keys:
         raise click.UsageError("--ids holds no user keys: write one a line")
-    old, new = compile_service(before), compile_service(after)
+    old, new = (compile_service(one, 0, about.tables, spec.trust) for one in (before, after))
     shares, moves = spread(new, keys), movement(old, new, keys) if changes is not None else None
     if output == "json":
         click.echo(json.dumps(_as_json(after, len(keys), shares, moves), indent=2))

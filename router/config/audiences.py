@@ -62,7 +62,7 @@ def check_moment(value: str) -> str:
         moment = datetime.fromisoformat(value)
     except ValueError:
         moment = None
-    if moment is None or "T" not in value.upper() or len(value) < len("2026-12-01T09:00Z"):
+    if moment is None or "T" not in value.upper() or len(value) < len("2026-12-01T09:00"):
         raise ValueError(f"{value!r} is not a time such as 2026-12-01T09:00:00+01:00 (RFC 3339)")
     if moment.tzinfo is None:
         raise ValueError(f"{value} says nothing of its time zone: write {value}Z for UTC, or e.g. {value}+01:00")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LARGEST_PAGE: Final = 1 << 20
 FEW_KEYS: Final = 1000
 """A file with no more keys can stand in a snapshot; a longer one is looked up in a member table."""
+LARGE_FILE: Final = 1 << 20
+"""Bytes. Control looks once a second, and hashing ten megabytes takes ten milliseconds."""
 LONGEST_KEY: Final = 8192
 """Bytes on a line: longer than any header that a key could come from is likely to be."""
 
@@ -56,12 +58,20 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def mark_of_large(path: Path) -> str:
+    """What tells one content of a large file from the next, without reading it each time; "" for a small one."""
+    status = path.stat()
+    if status.st_size < LARGE_FILE:
+        return ""
+    return f"{status.st_size} bytes, {status.st_mtime_ns}, {status.st_ino}"
+
+
 def look_at(paths: Iterable[str]) -> dict[str, str]:
-    """What the files hold now, as digests, or why they cannot be read."""
+    """What the files hold now, as digests, or why they cannot be read. Of a large file only whether it is another."""
     seen = {}
     for path in paths:
         try:
-            seen[path] = digest_of(Path(path).read_bytes())
+            seen[path] = mark_of_large(Path(path)) or digest_of(Path(path).read_bytes())
         except (OSError, ValueError) as error:
             seen[path] = str(error)
     return seen
@@ -75,12 +85,14 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
             continue
         whole = base / path
         try:
+            large = mark_of_large(whole)
             content = whole.read_bytes()
         except (OSError, ValueError) as error:
             document.add_at(place, f"cannot read {whole}: {getattr(error, 'strerror', None) or error}")
             continue
         files.found[path] = str(whole.absolute())
-        files.digests[path] = files.seen[files.found[path]] = digest_of(content)
+        files.digests[path] = digest_of(content)
+        files.seen[files.found[path]] = large or files.digests[path]
         if "error_pages" in place:
             kind = mimetypes.guess_type(path)[0] or "text/html"
             files.pages[path] = (f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, content)
@@ -92,7 +104,7 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
             files.lists[path] = _few_keys(document, place, whole, content)
         elif "keys_file" in place:
             files.key_sets[path] = content.decode("utf-8", "replace")
-            if why := _wrong_key_set(files.key_sets[path]):
+            if why := wrong_key_set(files.key_sets[path]):
                 document.add_at(place, f"{whole} cannot be used: {why}")
     _check_listeners(document, settings, files)
     _check_services(document, settings, files)
@@ -130,7 +142,7 @@ def _few_keys(document: Document, place: Place, path: Path, content: bytes) -> t
     return tuple(few) if count <= FEW_KEYS else ()
 
 
-def _wrong_key_set(text: str) -> str:
+def wrong_key_set(text: str) -> str:
     """Why a text is not a JWK set of public keys (RFC 7517 §5); "" if it is one."""
     try:
         keys = json.loads(text)["keys"]

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from router.config.document import Document, read_document
 from router.config.document import Path as Place
-from router.config.files import Files, digest_of, named_files, read_files
+from router.config.files import Files, digest_of, mark_of_large, named_files, read_files
 from router.config.problems import ConfigError, Problem, did_you_mean, redacted_url
 from router.config.semantics import check_semantics
 from router.config.settings import Settings
@@ -48,6 +48,7 @@ def load_settings(path: Path, env: Mapping[str, str] | None = None) -> Settings:
     """The settings of a file. Raises ``ConfigError`` with all problems; ``env`` is os.environ unless given."""
     name = str(path)
     try:
+        large = mark_of_large(path)
         with path.open("rb") as file:
             raw = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
@@ -66,7 +67,7 @@ def load_settings(path: Path, env: Mapping[str, str] | None = None) -> Settings:
         why = f"the file is not UTF-8 (byte 0x{raw[error.start]:02x}): save it as UTF-8"
         raise ConfigError((Problem(name, len(before), len(before[-1]) + 1, why),)) from None
     settings = parse_settings(text, name, env)
-    settings.files.seen[name] = digest_of(raw)
+    settings.files.seen[name] = large or digest_of(raw)
     return settings
 
 

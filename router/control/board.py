@@ -92,10 +92,18 @@ class Board:
         self._publish(self.spec)
         temporary = self._file.with_suffix(".new")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode(self.spec))
+            _write_secret(temporary, msgspec.msgpack.encode(self.spec))
             os.replace(temporary, self._file)
         except OSError as error:
             self._log.error(
                 f"cannot leave a snapshot at {self._file}: {error.strerror}; a restart needs Redis or config"
             )
         return True
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """The snapshot has signing keys in it: nobody else may read it, whatever the umask and the directory allow."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(handle, "wb") as file:
+        os.fchmod(handle, 0o600)
+        file.write(content)

@@ -88,6 +88,7 @@ class Hub:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._server = await asyncio.start_unix_server(self._serve, path=str(path))
+        path.chmod(0o600)  # snapshots go out here, with the signing keys in them
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -130,6 +131,16 @@ class Hub:
         for worker in self.workers.values():
             fold(total, worker.counters, gauges=worker.writer is not None)
         return total
+
+    def refused_tokens(self) -> int:
+        """Tokens whose signature was not good, ever, over all workers."""
+        everybody = (self._folded, *(worker.counters for worker in self.workers.values()))
+        return sum(
+            count
+            for one in everybody
+            for (_, kind, word), count in one.proofs.items()
+            if (kind, word) == ("token", "forged")
+        )
 
     def versions(self) -> dict[VersionKey, VersionCounters]:
         """That part of ``totals`` alone: with thousands of rings the whole takes long to add up."""

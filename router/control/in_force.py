@@ -44,8 +44,8 @@ def _live(said: Mapping[str, Any], rules: ServiceRules) -> Live | None:
         return Live() if rules.has_rails and said.get("mode") in ("live", "poll") else None
     weights = {ring: basis_points_of(str(value).encode()) for ring, value in said["weights"].items()}
     live = Live(
-        weights={ring: points for ring, points in weights.items() if points is not None},
         # The status names every ring; only what differs from the config file can have come from Redis.
+        weights={r: points for r, points in weights.items() if points is not None and points != rules.weights.get(r)},
         versions={ring: name for ring, name in said["versions"].items() if rules.versions.get(ring) != name},
         killed=tuple(said["killed"]),
         freeze=str(said["freeze"]),

@@ -1,8 +1,9 @@
-"""The public keys of issuers, fetched from each ``jwks_url`` (RFC 7517) again and again, so that they may rotate.
+"""The public keys of issuers that have a ``jwks_url``: fetched here and again and again, so that no worker ever asks.
 
-What was good last stays, in memory and in the state directory: a bad answer never replaces a good one, and an issuer
-that cannot be reached costs nobody who has a token its place. Keys that sign as well as verify (``kty: oct``) are
-refused: whoever publishes one has given it away, and a token signed with it proves nothing (RFC 8725 §2.1).
+A key set is taken whole (RFC 7517 §5) or not at all: an answer that is none, or that holds a secret (``kty: oct``, with
+which everybody who reads it could sign), leaves the last good one in force, in memory and in the state directory.
+Redirects are not followed: one could lead from https to http. It must never hold up the loop, and never press an
+issuer: tokens that look forged bring the next fetch forward, because a key may be new, but to one in half a minute.
 """
 
 from __future__ import annotations
@@ -10,141 +11,284 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
+import structlog
 
-from router.config.trust import Issuer
-from router.control.disk import replace_whole
+from router.config.files import wrong_key_set
+from router.config.settings import Settings
+from router.control.check import words
+from router.control.disk import Rejected, read_own, replace_whole
 from router.telemetry.tasks import end, spawn
 
 FETCH_SECONDS: Final = 5.0
-MOST_BYTES: Final = 1 << 20
+FIRST_SECONDS: Final = 0.5
+"""How long a start waits for all issuers together; the store gives Redis as long."""
+MOST_BYTES: Final = 1024 * 1024
 JITTER: Final = 0.1
-AGAIN_SECONDS: Final = (0.5, 30.0)
-"""After a failure, the first and the longest wait; an issuer's own ``refresh`` where that is shorter."""
-_FIELDS: Final = {"Accept": "application/jwk-set+json, application/json", "User-Agent": "ring-router-jwks"}
+RETRY_FIRST_SECONDS: Final = 1.0
+RETRY_CAP_SECONDS: Final = 60.0
+HURRY_SECONDS: Final = 30.0
+"""Between two fetches, however many tokens are refused: anybody can send those."""
+_FIELDS: Final = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
 
 
-class BadKeys(ValueError):
-    """Not a key set that tokens may be verified with; the message says why."""
+class NoKeysError(Exception):
+    """An answer without usable keys. ``reason`` is a stable word: unreachable, status, too_long, not_keys."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
-def checked(text: str) -> str:
-    """A key set with the keys that verify alone, as JSON text. Raises ``BadKeys``."""
+async def fetch(url: str) -> str:
+    """The JWK set at an address, as canonical JSON: the same keys in another order are the same text.
+
+    Raises ``NoKeysError``.
+    """
     try:
-        keys = json.loads(text)["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BadKeys("it is not a JWK set: JSON with a list of `keys` (RFC 7517 §5)") from None
-    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise BadKeys("its `keys` are no list of keys (RFC 7517 §5)")
-    if any(key.get("kty") == "oct" for key in keys):
-        raise BadKeys("it has a key of kty `oct`, which is a secret: whoever reads it could sign")
-    if any("d" in key for key in keys):
-        raise BadKeys("it has a private key: whoever reads it could sign")
-    if not keys:
-        raise BadKeys("it has no keys")
-    return json.dumps({"keys": keys}, sort_keys=True, separators=(",", ":"))
+        async with (
+            asyncio.timeout(FETCH_SECONDS),
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session,
+            session.get(url, headers=_FIELDS, allow_redirects=False) as answer,
+        ):
+            if 300 <= answer.status < 400:
+                raise NoKeysError("status", f"it answers {answer.status}, and redirects are not followed")
+            if answer.status != 200:
+                raise NoKeysError("status", f"it answers {answer.status}")
+            content = bytearray()
+            async for piece in answer.content.iter_any():
+                content += piece
+                if len(content) > MOST_BYTES:
+                    raise NoKeysError("too_long", f"its answer is longer than {MOST_BYTES // 1024} KiB")
+    except TimeoutError:
+        raise NoKeysError("unreachable", f"no answer within {FETCH_SECONDS:g} s") from None
+    except (OSError, aiohttp.ClientError, ValueError) as error:
+        raise NoKeysError("unreachable", words(error)) from None
+    text = content.decode("utf-8", "replace")
+    if why := wrong_key_set(text):
+        raise NoKeysError("not_keys", why)
+    keys = sorted(json.loads(text)["keys"], key=_canonical)
+    return _canonical({"keys": keys})
 
 
-class KeyFetcher:
-    """``on_change`` is called in the loop when ``key_sets`` are other ones than before."""
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(slots=True)
+class KeySet:
+    """What is known of one issuer's keys."""
+
+    url: str
+    refresh: float
+    keys: str = ""
+    fetched_at: float = 0.0
+    """Unix time of the last good answer; 0: there was none."""
+    error: str = ""
+    """Why the last fetch brought nothing; empty when it did."""
+    results: Counter[str] = field(default_factory=Counter)
+    """good, and the reasons of ``NoKeysError`` → fetches."""
+    began_at: float = float("-inf")
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    is_first_done: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Issuers:
+    """``on_change`` is called in the loop when an issuer has other keys than before, from the end of ``start`` on.
+
+    ``chance`` gives numbers in [0, 1); ``hurry_seconds`` and ``retry_seconds`` are for those who cannot wait.
+    """
 
     def __init__(
         self,
-        state_dir: Path,
         on_change: Callable[[], None],
-        log: Any,
-        uniform: Callable[[float, float], float] = random.uniform,
+        state_dir: Path,
+        *,
+        fetcher: Callable[[str], Awaitable[str]] = fetch,
+        chance: Callable[[], float] = random.random,
+        hurry_seconds: float = HURRY_SECONDS,
+        retry_seconds: float = RETRY_FIRST_SECONDS,
+        log: Any = None,
     ) -> None:
-        self._place = state_dir / "jwks"
         self._on_change = on_change
-        self._log = log
-        self._uniform = uniform
-        self._tasks: dict[str, tuple[Issuer, asyncio.Task[None]]] = {}
-        self.key_sets: dict[str, str] = {}
-        """Issuer → its keys, as JSON text."""
-        self.troubles: dict[str, str] = {}
-        """Issuer → why its keys could not be fetched the last time."""
+        self._state_dir = state_dir
+        self._fetch = fetcher
+        self._chance = chance
+        self._hurry_seconds = hurry_seconds
+        self._retry_seconds = retry_seconds
+        self._log = structlog.get_logger(__name__) if log is None else log
+        self._issuers: dict[str, KeySet] = {}
+        self._refused_tokens = 0
+        self._is_started = False
+        self._is_disk_reported = False
 
     def __repr__(self) -> str:
-        return f"<KeyFetcher {sorted(self.key_sets)}>"
+        return f"<Issuers {sorted(self._issuers)}>"
 
-    def update(self, issuers: Mapping[str, Issuer]) -> None:
-        """These are the issuers now. Those that are new begin with the keys that were good last."""
-        wanted = {name: one for name, one in issuers.items() if one.jwks_url is not None}
-        for name in [name for name, (one, _) in self._tasks.items() if wanted.get(name) != one]:
-            spawn(end(self._tasks.pop(name)[1]), name=f"end of the keys of {name}")
-            self.key_sets.pop(name, None)
-            self.troubles.pop(name, None)
-        for name, one in wanted.items():
-            if name not in self._tasks:
-                with suppress(OSError, BadKeys, ValueError):
-                    kept = json.loads(self._file(name).read_text())
-                    if kept["url"] == one.jwks_url:
-                        self.key_sets[name] = checked(json.dumps(kept["set"]))
-                self._tasks[name] = (one, spawn(self._follow(name, one), name=f"keys of {name}"))
+    # -- what others look at -------------------------------------------------------------------------------------------
+
+    @property
+    def found(self) -> Mapping[str, str]:
+        """Issuer → its JWK set as JSON text; one whose keys were never had is not in it."""
+        return {name: one.keys for name, one in self._issuers.items() if one.keys}
+
+    @property
+    def issuers(self) -> Mapping[str, KeySet]:
+        """Issuer → what is known; for state and metrics."""
+        return self._issuers
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Issuers without keys: none of their tokens is believed."""
+        return tuple(name for name, one in self._issuers.items() if not one.keys)
+
+    def state(self) -> dict[str, Any]:
+        """As plain data; the keys themselves are left out."""
+        return {
+            name: {
+                "has_keys": bool(one.keys),
+                "keys": len(json.loads(one.keys)["keys"]) if one.keys else 0,
+                "fetched_at": one.fetched_at,
+                "error": one.error,
+            }
+            for name, one in self._issuers.items()
+        }
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self, settings: Settings, within: float = FIRST_SECONDS) -> None:
+        """Fetch all of them; return when that is done, at the latest after ``within`` seconds."""
+        self.update(settings)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                for one in list(self._issuers.values()):
+                    await one.is_first_done.wait()
+        self._is_started = True
+        for name in self.missing:
+            self._log.warning(f"issuer {name} has no keys yet: none of its tokens is believed until it has")
+
+    def update(self, settings: Settings) -> None:
+        """The config has changed: ask whom it names. Does not call ``on_change``.
+
+        To be called before the snapshot is made: keys from another address must not be believed any more.
+        """
+        wanted = {name: (one.jwks_url, one.refresh) for name, one in settings.tokens.items() if one.jwks_url}
+        for name, known in list(self._issuers.items()):
+            if name not in wanted or wanted[name][0] != known.url:
+                if known.task is not None:
+                    spawn(end(known.task), name=f"end of fetching the keys of {name}")
+                del self._issuers[name]
+        for name, (url, refresh) in wanted.items():
+            if name in self._issuers:
+                if self._issuers[name].refresh != refresh:
+                    self._issuers[name].refresh = refresh
+                    self._issuers[name].hurry.set()
+                continue
+            one = self._issuers[name] = KeySet(str(url), refresh)
+            self._load(name, one)
+            one.task = spawn(self._follow(name, one), name=f"keys of {name}")
 
     async def stop(self) -> None:
-        await end(*(task for _, task in self._tasks.values()))
+        """End all fetching."""
+        await end(*(one.task for one in self._issuers.values() if one.task is not None))
 
-    async def _follow(self, name: str, issuer: Issuer) -> None:
+    def note_refused_tokens(self, total: int) -> None:
+        """So many tokens were ever refused for their signature: when there are more, a key may be new."""
+        more, self._refused_tokens = total > self._refused_tokens, total
+        if more:
+            for one in self._issuers.values():
+                one.hurry.set()
+
+    async def _follow(self, name: str, one: KeySet) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
-        first, longest = AGAIN_SECONDS
         while True:
-            try:
-                await self._fetch(name, issuer.jwks_url or "")
-            except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as error:
-                self._fail(name, issuer, error)
-                waits = min(longest, issuer.refresh, first * 2 ** min(failures, 10))
-                failures += 1
-            else:
-                failures, waits = 0, issuer.refresh
-            await asyncio.sleep(waits * self._uniform(1 - JITTER, 1 + JITTER))
+            one.began_at = loop.time()
+            one.hurry.clear()
+            failures = 0 if await self._once(name, one) else failures + 1
+            one.is_first_done.set()
+            wait = one.refresh
+            if failures:
+                wait = min(wait, RETRY_CAP_SECONDS, self._retry_seconds * 2 ** min(failures - 1, 10))
+            wait *= 1 - JITTER + 2 * JITTER * self._chance()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await one.hurry.wait()
+                    await asyncio.sleep(max(0.0, one.began_at + self._hurry_seconds - loop.time()))
 
-    async def _fetch(self, name: str, url: str) -> None:
-        # A redirect may lead to http://, or to somebody else's keys.
-        async with (
-            asyncio.timeout(FETCH_SECONDS),
-            aiohttp.ClientSession(headers=_FIELDS) as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            if response.status != 200:
-                raise BadKeys(f"the answer is {response.status}")
-            body = b""
-            while len(body) <= MOST_BYTES and (more := await response.content.read(MOST_BYTES)):
-                body += more
-        if len(body) > MOST_BYTES:
-            raise BadKeys(f"it has more than {MOST_BYTES >> 20} MiB")
-        keys = checked(body.decode("utf-8"))
-        if self.troubles.pop(name, None) is not None:
-            self._log.info(f"the keys of the issuer {name} can be fetched again")
-        if self.key_sets.get(name) == keys:
-            return
-        self._log.info(f"the issuer {name} has other keys now: {len(json.loads(keys)['keys'])}")
-        self.key_sets[name] = keys
-        self._on_change()
-        await asyncio.to_thread(self._keep, name, url, keys)
-
-    def _fail(self, name: str, issuer: Issuer, error: BaseException) -> None:
-        why = str(error) or (
-            f"no answer within {FETCH_SECONDS:g} s" if isinstance(error, TimeoutError) else type(error).__name__
-        )
-        if self.troubles.get(name) == why:
-            return
-        self.troubles[name] = why
-        then = "those that were good last stay" if name in self.key_sets else "its tokens prove nothing until then"
-        self._log.warning(f"the keys of the issuer {name} cannot be fetched from {issuer.jwks_url}: {why}; {then}")
-
-    def _file(self, name: str) -> Path:
-        return self._place / f"{name.encode().hex()}.json"
-
-    def _keep(self, name: str, url: str, keys: str) -> None:
-        file = self._file(name)
+    async def _once(self, name: str, one: KeySet) -> bool:
         try:
-            replace_whole(file, json.dumps({"url": url, "set": json.loads(keys)}).encode())
+            keys = await self._fetch(one.url)
+        except NoKeysError as error:
+            one.results[error.reason] += 1
+            if str(error) != one.error:
+                stays = "its last good keys stay in force" if one.keys else "none of its tokens is believed"
+                self._log.warning(f"the keys of issuer {name} were not had from {one.url}: {error}; {stays}")
+            one.error = str(error)
+            return False
+        if self._issuers.get(name) is not one:
+            return True  # the config names another address by now
+        one.results["good"] += 1
+        had_error, one.error, one.fetched_at = one.error, "", time.time()
+        if keys != one.keys:
+            one.keys = keys
+            count = len(json.loads(keys)["keys"])
+            self._log.info(f"issuer {name} has {count} key{'s' * (count != 1)}, from {one.url}")
+            if self._is_started:
+                self._tell()
+            await self._keep(name, one)
+        elif had_error:
+            self._log.info(f"the keys of issuer {name} are had again from {one.url}; they are the same")
+        return True
+
+    def _tell(self) -> None:
+        try:
+            self._on_change()
+        except Exception:  # noqa: BLE001 - whatever this change has met, the next fetch has to come
+            self._log.exception("new keys could not be applied; the next ones will be tried")
+
+    # -- on disk -------------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self._state_dir / f"keys-{quote(name, safe='')}.json"
+
+    def _load(self, name: str, one: KeySet) -> None:
+        """What another process had, if it had it from the same address."""
+        path = self._path(name)
+        try:
+            content = read_own(path, 2 * MOST_BYTES)
+        except Rejected as error:
+            self._log.warning(f"keys not used: {error}")
+            return
+        if content is None:
+            return
+        try:
+            kept = json.loads(content)
+            url, keys, fetched_at = str(kept["url"]), str(kept["keys"]), float(kept["fetched_at"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._log.warning(f"keys not used: {path} is corrupt: it is not what was written")
+            return
+        if url == one.url and not wrong_key_set(keys):
+            one.keys, one.fetched_at = keys, fetched_at
+
+    async def _keep(self, name: str, one: KeySet) -> None:
+        kept = {"url": one.url, "fetched_at": round(one.fetched_at, 3), "keys": one.keys}
+        try:
+            await asyncio.to_thread(replace_whole, self._path(name), json.dumps(kept, indent=1).encode())
         except OSError as error:
-            self._log.warning(f"the keys of the issuer {name} cannot be kept in {file}: {error.strerror}")
+            if not self._is_disk_reported:
+                self._is_disk_reported = True
+                self._log.warning(
+                    f"the keys of issuer {name} cannot be kept in {self._state_dir} ({error.strerror or error}): a "
+                    f"restart while the issuer is away would believe none of its tokens"
+                )

@@ -10,27 +10,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from router.control.disk import replace_whole
+from router.control.disk import Rejected as Rejected
+from router.control.disk import read_own, replace_whole
 from router.control.parse import fit
 from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live
 from router.telemetry.tasks import spawn
 
 SCHEMA: Final = 1
-MAX_BYTES: Final = 2 * 1024 * 1024
-"""The longest that is ever written has 5,000 revocations of 132 characters."""
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""The longest that is ever written has 10,000 revocations: names of up to 133 characters, each of them twice."""
 WRITE_GAP_SECONDS: Final = 1.0
-
-
-class Rejected(Exception):
-    """The file is there and is not applied; the message says why."""
 
 
 def path_of(state_dir: Path, service: str) -> Path:
@@ -40,23 +36,8 @@ def path_of(state_dir: Path, service: str) -> Path:
 def load(state_dir: Path, rules: ServiceRules) -> Live | None:
     """The last known good values; None when there is no file. Raises ``Rejected``."""
     path = path_of(state_dir, rules.name)
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Rejected(f"{path} cannot be opened: {error.strerror}") from None
-    with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        if status.st_uid not in (os.geteuid(), 0):
-            raise Rejected(f"{path} belongs to another user")
-        if status.st_mode & 0o022:
-            raise Rejected(f"{path} may be written by others (mode {status.st_mode & 0o777:o})")
-        try:
-            content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise Rejected(f"{path} cannot be read: {error.strerror}") from None
-    return _decode(content, path, rules)
+    content = read_own(path, MAX_BYTES)
+    return None if content is None else _decode(content, path, rules)
 
 
 def _decode(content: bytes, path: Path, rules: ServiceRules) -> Live:
@@ -91,6 +72,7 @@ def _live(body: dict[str, Any], path: Path) -> Live:
             # Older files have none of these.
             drained=tuple(str(address) for address in body.get("drained", [])),
             revoked=tuple(str(one) for one in body.get("revoked", [])),
+            revoked_until={str(one): int(until) for one, until in body.get("revoked_until", {}).items()},
             widened_at=float(body.get("widened_at", 0.0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -115,9 +97,15 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "revision": live.revision,
             "drained": list(live.drained),
             "revoked": list(live.revoked),
+            "revoked_until": dict(live.revoked_until),
             "widened_at": round(live.widened_at, 3),
         },
     }
+    return sealed(body)
+
+
+def sealed(body: dict[str, Any]) -> bytes:
+    """A file's content, with its checksum."""
     return json.dumps({"body": body, "checksum": _checksum(body)}, indent=1).encode()
 
 
@@ -126,12 +114,12 @@ def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> N
     replace_whole(path_of(state_dir, rules.name), _encode(live, rules, saved_at))
 
 
-_Content = tuple[Live, float, tuple[str, ...]]
+_Content = tuple[Live, float, Mapping[str, int], tuple[str, ...]]
 
 
 def _content(live: Live, rules: ServiceRules) -> _Content:
     """What makes a file another one than it was."""
-    return live, round(live.widened_at, 3), rules.rings
+    return live, round(live.widened_at, 3), live.revoked_until, rules.rings
 
 
 class Keeper:

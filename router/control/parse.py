@@ -17,7 +17,7 @@ from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, 
 from router.control.rails import refused_versions, refused_weights, widened
 from router.control.refusal import REPORTED, printable, show, text_of
 from router.control.refusal import Refusal as Refusal
-from router.control.revoked import revoked_of
+from router.control.revoked import Revoked, revoked_of
 from router.control.rules import WHOLE, address_of, percent, words_of
 from router.control.rules import ServiceRules as ServiceRules
 from router.control.rules import rules_of as rules_of
@@ -48,7 +48,7 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: floa
     weights = _weights(_present(raw.weights, rules, "weights", problems), rules, problems)
     control = _control(_present(raw.control, rules, "control", problems), rules, problems)
     versions = _versions(_present(raw.versions, rules, "versions", problems), rules, problems)
-    revoked = _revoked(_present(raw.revoked, rules, "revoked", problems), rules, held, now, problems)
+    revoked = _revoked(raw.revoked, rules, held, now, problems)
     if control is None and _is_missing(raw.control) and weights is not None:
         control = _Control()  # nothing is switched on; only a valid weights hash beside it proves that nobody flushed
     if control is None:
@@ -64,7 +64,8 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: floa
         freeze=control.freeze,
         drained=control.drained,
         revision=held.revision if weights is None else weights.revision,
-        revoked=held.revoked if revoked is None else revoked,
+        revoked=held.revoked if revoked is None else revoked.fields,
+        revoked_until=held.revoked_until if revoked is None else revoked.until,
         widened_at=held.widened_at,
     )
     if weights is not None:
@@ -77,8 +78,10 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: floa
         problems.extend(refused)
         proposed = replace(proposed, versions=held.versions)
     problems.extend(_held(raw, rules, held, is_control_held=is_control_held))
-    is_from_redis = any(part is not None for part in (weights, versions, revoked)) or bool(
-        raw.control and not is_control_held
+    is_from_redis = (
+        any(part is not None for part in (weights, versions))
+        or bool(raw.control and not is_control_held)
+        or bool(raw.revoked and revoked)
     )
     return Parsed(proposed, tuple(problems), is_from_redis)
 
@@ -96,6 +99,7 @@ def fit(live: Live, rules: ServiceRules) -> Live:
         drained=live.drained,  # addresses come and go with DNS: one that is not there now may be there later
         revision=live.revision,
         revoked=live.revoked,
+        revoked_until=live.revoked_until,
         widened_at=live.widened_at,
     )
     if sum(rules.effective_weights(fitted).values()) > WHOLE:
@@ -273,13 +277,13 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze, drained)
 
 
-def _revoked(
-    fields: Mapping[bytes, bytes] | None, rules: ServiceRules, held: Live, now: float, problems: list[Refusal]
-) -> tuple[str, ...] | None:
-    if fields is None:
+def _revoked(raw: RawHash, rules: ServiceRules, held: Live, now: float, problems: list[Refusal]) -> Revoked | None:
+    """None where nothing can be read: then what was revoked stays so, and does not even end by itself."""
+    fields = _present(raw, rules, "revoked", problems)
+    if fields is None and not _is_missing(raw):
         return None
-    revoked, bad = revoked_of(fields, rules.name, held.revoked, now)
-    problems.extend(bad)
+    revoked = revoked_of(fields or {}, rules.name, held, now)
+    problems.extend(revoked.problems)
     return revoked
 
 
@@ -294,9 +298,6 @@ def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: 
         missing.append(
             ("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' drain '' switches all of them off")
         )
-    if _is_missing(raw.revoked) and held.revoked:
-        key = key_of(rules.name, "revoked")
-        missing.append(("revoked", f"HSET {key} {held.revoked[0]} 1, a time that is over, gives that one back"))
     return [
         Refusal(
             key_of(rules.name, name), "", "", "held_missing",

@@ -1,48 +1,105 @@
-"""Taking passes back: the ``revoked`` hash of a service, which every instance watches, with an audit entry.
+"""Revoking passes: the hash ``revoked`` that every instance watches, and an entry in the audit trail for each change.
 
-What is over by itself is cleared out at each change, so that the hash stays short enough to be read.
+A pass is revoked by its id, or all that a key has signed by the key's. What has expired since is cleared away at the
+next change, so that the hash stays short. It knows ids only: tokens are read elsewhere.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError, WatchError
 
 from router.control.audit import UNSET, note
-from router.control.keys import MAX_FIELDS, key_of
-from router.control.revoked import is_field, until_of
-from router.control.weights import Refused
+from router.control.keys import MAX_FIELDS, REVISION_FIELD, key_of
+from router.control.weights import ATTEMPTS, Refused
+
+_FIELD: Final = re.compile(r"(pass|key):[A-Za-z0-9_-]{1,64}")
+_UNTIL: Final = re.compile(r"([0-9]{1,11})(?:\s+(.*))?", re.DOTALL)
+LONGEST_REASON: Final = 500
 
 
-async def revoke(client: Redis, service: str, field: str, until: int, reason: str) -> bool:
-    """``field`` is ``pass:<id>`` or ``key:<id>``; ``until`` Unix time, 0 for ever. Whether it was not revoked before.
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One field of the hash. ``until``: Unix time from which it matters no more; 0: for ever; None: not readable."""
 
-    Raises ``Refused`` for an id that no pass can have, and where there are too many.
-    """
-    if not is_field(field.encode()):
-        raise Refused(f"{field.partition(':')[2]!r} is not the id of a pass or a key: letters, digits, - and _")
+    field: str
+    until: int | None
+    reason: str
+
+    def matters(self, now: float) -> bool:
+        return not self.until or self.until > now
+
+    def __str__(self) -> str:
+        if self.until is None:
+            when = "for ever (its value does not begin with a time)"
+        elif not self.until:
+            when = "for ever"
+        else:
+            when = time.strftime("until %Y-%m-%d %H:%M:%S UTC", time.gmtime(self.until))
+        return f"{self.field:<24} {when}" + (f"  ({self.reason})" if self.reason else "")
+
+
+async def read_revoked(client: Redis, service: str) -> list[Revocation]:
+    """What is revoked, as the hash has it. Raises ``Refused`` if the key is of another type."""
     key = key_of(service, "revoked")
-    now = time.time()
-    fields = await listed(client, service)
-    over = [one for one, (ends, _) in fields.items() if 0 < ends <= now]
-    if field not in fields and len(fields) - len(over) >= MAX_FIELDS["revoked"]:
-        raise Refused(f"{key} is full ({MAX_FIELDS['revoked']} fields): rotate the signing key instead")
+    try:
+        fields = cast("Mapping[bytes, bytes]", await cast("Awaitable[Any]", client.hgetall(key)))
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise Refused(f"{key} is not a hash: look at it with TYPE, and DEL it if it is a mistake") from None
+        raise
+    return [_revocation(name, value) for name, value in sorted(fields.items()) if name != REVISION_FIELD.encode()]
+
+
+async def revoke(
+    client: Redis, service: str, field: str, *, until: int = 0, reason: str = "", now: float | None = None
+) -> bool:
+    """Revoke ``pass:<id>`` or ``key:<id>`` from now on; False if it was already, at least for so long.
+
+    Raises ``Refused`` before anything is written.
+    """
+    if _FIELD.fullmatch(field) is None:
+        raise Refused(f"{field!r} is not revoked by that name: an id has up to 64 letters, digits, - and _")
+    reason = " ".join(reason.split())[:LONGEST_REASON]
+    for _ in range(ATTEMPTS):
+        try:
+            return await _try_revoke(client, service, field, until, reason, time.time() if now is None else now)
+        except WatchError:
+            continue
+    raise Refused(f"somebody else keeps changing {key_of(service, 'revoked')}: try again")
+
+
+async def _try_revoke(client: Redis, service: str, field: str, until: int, reason: str, now: float) -> bool:
+    key = key_of(service, "revoked")
     async with client.pipeline(transaction=True) as pipe:
-        if over:
-            pipe.hdel(key, *over)
-        pipe.hset(key, field, f"{until} {reason}".strip())
-        note(pipe, service, "revoke", {field: (UNSET, str(until))}, reason)
+        await pipe.watch(key)
+        known = await read_revoked(client, service)
+        before = next((one for one in known if one.field == field), None)
+        if before is not None and (not before.until or 0 < until <= before.until):
+            return False
+        expired = [one.field for one in known if not one.matters(now)]
+        if len(known) - len(expired) >= MAX_FIELDS["revoked"] and before is None:
+            remedy = "replace the key that signed them, in `signing_keys`, and `ring-router pass revoke-key` it"
+            raise Refused(f"{key} has {len(known)} entries, and instances read no more: {remedy}")
+        pipe.multi()  # type: ignore[no-untyped-call]
+        if expired:
+            pipe.hdel(key, *expired)
+        pipe.hset(key, field, f"{until} {reason}".rstrip())
+        was = UNSET if before is None else str(before.until)
+        note(pipe, service, "revoke", {field: (was, str(until))}, reason)
         await pipe.execute()
-    return field not in fields
+    return True
 
 
-async def listed(client: Redis, service: str) -> Mapping[str, tuple[int, str]]:
-    """What is revoked: field → until when (Unix time, 0 for ever) and why."""
-    fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(service, "revoked")))
-    return {
-        name.decode("utf-8", "replace"): (until_of(value) or 0, value.decode("utf-8", "replace").partition(" ")[2])
-        for name, value in sorted(fields.items())
-    }
+def _revocation(name: bytes, value: bytes) -> Revocation:
+    field, text = name.decode("utf-8", "backslashreplace"), value.decode("utf-8", "backslashreplace")
+    found = _UNTIL.fullmatch(text)
+    if found is None:
+        return Revocation(field, None, text)
+    return Revocation(field, int(found[1]), found[2] or "")

@@ -120,6 +120,8 @@ def say_changes(rules: ServiceRules, before: Live, after: Live) -> list[str]:
         words.append(f"killed {' '.join(before.killed) or 'none'} → {' '.join(after.killed) or 'none'}")
     if after.drained != before.drained:
         words.append(f"drained {' '.join(before.drained) or 'none'} → {' '.join(after.drained) or 'none'}")
+    if after.revoked != before.revoked:
+        words.append(f"passes and keys revoked {len(before.revoked)} → {len(after.revoked)}")
     if after.freeze != before.freeze:
         words.append(f"freeze {before.freeze or 'off'} → {after.freeze or 'off'}")
     return words

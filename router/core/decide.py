@@ -78,7 +78,12 @@ def _decide_with_care(service: Service, request: Request, key: UserKey | None) -
             return ruled
     if key is None:
         return service.default
-    decision = service.by_hash[hashed_place(service, request, key)]
+    return landing(service, hashed_place(service, request, key), denied)
+
+
+def landing(service: Service, place: int, denied: int) -> Decision:
+    """The ring whose interval it is, or the next one outward that is neither killed nor denies whoever asks."""
+    decision = service.by_hash[place]
     while denied >> decision.place & 1:
         decision = service.by_hash[decision.place + 1]
     return decision

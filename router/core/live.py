@@ -29,5 +29,7 @@ class Live:
     """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""
     revoked: tuple[str, ...] = ()
     """Passes that count no more, sorted: ``pass:<id>``, and ``key:<id>`` for all that a key has signed."""
+    revoked_until: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Of those of them that end by themselves, Unix time. It routes nobody."""
     widened_at: float = field(default=0.0, compare=False)
     """Unix time at which live weights last widened an audience; 0: not known. It routes nobody."""

@@ -18,7 +18,7 @@ _RELEASED: Final = ((2, 0, b""),)
 """A version without a pre-release comes after all of its pre-releases (§11.3)."""
 _DIGITS: Final = frozenset(b"0123456789")
 _IDENTIFIER: Final = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-")
-_OPERATORS: Final = (">=", "<=", "==", ">", "<", "=")
+_OPERATORS: Final = (">=", "<=", "!=", "==", ">", "<", "=")
 
 
 def parse_version(text: bytes) -> Version | None:
@@ -87,9 +87,9 @@ def meets(values: Sequence[str]) -> Callable[[bytes], bool]:
             return False
         for operator, bound in wanted:
             if version == bound:
-                if operator in (">", "<"):
+                if operator in (">", "<", "!="):
                     return False
-            elif operator[:1] != (">" if version > bound else "<"):
+            elif operator != "!=" and operator[:1] != (">" if version > bound else "<"):
                 return False
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from router.control.store import Store
@@ -39,6 +39,20 @@ def backends_state(
     ]
 
 
+def live_state(service: str, store: Store, warnings: Sequence[str]) -> dict[str, Any]:
+    """What operators change, where it comes from, and what of it is refused."""
+    live = store.live.get(service, Live())
+    return {
+        "source": store.source(service),
+        "freeze": live.freeze,
+        "drained": list(live.drained),
+        "revoked": len(live.revoked),
+        "notes": store.notes(service),
+        "refused": [str(refusal) for refusal in store.refusals.get(service, ())],
+        "warnings": [*warnings, *store.outside_rails(service)],
+    }
+
+
 def rings_state(service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
     """One mapping per ring, inner to outer; ``weight`` in percent. ``requests``: (service, ring) → finished ones."""
     default = service.rings[-1]
@@ -52,16 +66,3 @@ def rings_state(service: ServiceSpec, requests: Mapping[tuple[str, str], int]) -
         }
         for ring in service.rings
     ]
-
-
-def live_state(service: str, store: Store) -> dict[str, Any]:
-    """What operators changed, and what of it is not applied."""
-    live = store.live.get(service, Live())
-    return {
-        "source": store.source(service),
-        "freeze": live.freeze,
-        "drained": list(live.drained),
-        "revoked": len(live.revoked),
-        "notes": store.notes(service),
-        "refused": [str(refusal) for refusal in store.refusals.get(service, ())],
-    }

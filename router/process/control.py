@@ -31,7 +31,7 @@ from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board, Found, shown
 from router.control.hub import Hub
-from router.control.jwks import KeyFetcher
+from router.control.jwks import Issuers
 from router.control.members import Members
 from router.control.rules import service_rules
 from router.control.store import Store
@@ -42,7 +42,7 @@ from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.process.backends import backends_state, live_state, rings_state
-from router.process.figures import store_figures
+from router.process.figures import issuer_figures, store_figures
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.tapping import listen
 from router.proxy.tls import client_context
@@ -101,7 +101,7 @@ class Control:
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
-        self.keys = KeyFetcher(state_dir, self._again, self._log)
+        self.issuers = Issuers(self._again, state_dir, log=self._log)
         self.members = Members(settings.redis, state_dir, runtime, self._again, self._log)
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._refresh, self._log, self.members
@@ -125,9 +125,9 @@ class Control:
         await asyncio.gather(
             self.store.start(),
             self.backends.start(self.settings, self.board.spec),
+            self.issuers.start(self.settings),
             self.members.start(ring_names(self.settings), list_files(self.settings)),
         )
-        self.keys.update(self.settings.tokens)
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -140,7 +140,7 @@ class Control:
         self.taps.end()
         await self.backends.stop()
         yielding.cancel()
-        await self.keys.stop()
+        await self.issuers.stop()
         await self.members.stop()
         await self.store.stop()
         await self.hub.stop()
@@ -177,13 +177,13 @@ class Control:
     # -- what changes routing ------------------------------------------------------------------------------------------
 
     def _again(self) -> None:
-        """Endpoints or members have changed."""
+        """Endpoints, members or keys of issuers have changed."""
         self._refresh(self.store.live)
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         before = self.board.spec
         found = Found(
-            self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.keys.key_sets
+            self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.issuers.found
         )
         try:
             self.board.refresh(self.settings, live, self._listen, found)
@@ -214,6 +214,7 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.issuers.note_refused_tokens(self.hub.refused_tokens())
             if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
                 self.members.sweep(self.board.spec)
 
@@ -221,6 +222,10 @@ class Control:
         before, self._troubles = self._troubles, troubles(self.hub.versions())
         for sentence in news(before, self._troubles, self.hub.expected):
             self._log.warning(sentence)
+
+    def _said_of(self, service: str) -> list[str]:
+        known = self._troubles.items()
+        return [*self._warnings.get(service, ()), *(warning(key[1], one) for key, one in known if key[0] == service)]
 
     def reload(self) -> None:
         """SIGHUP: look at the file now, and say so whatever comes of it."""
@@ -263,7 +268,7 @@ class Control:
         if {str(one.address) for one in settings.listen} != set(self._listen):
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
-        self.keys.update(settings.tokens)
+        self.issuers.update(settings)
         self.members.update(ring_names(settings), list_files(settings))
         self.backends.update(settings)
         self._refresh(self.store.live)
@@ -288,6 +293,8 @@ class Control:
             places = {"redis": "memory", "disk": "disk", "config": "the config file"}
             sources = sorted({places[self.store.source(name)] for name in self.settings.services})
             return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
+        if self.issuers.missing:
+            return True, f"ready, degraded: no keys of {', '.join(self.issuers.missing)}, whose tokens are not believed"
         return True, "ready"
 
     def metrics(self) -> bytes:
@@ -303,6 +310,7 @@ class Control:
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
                 checks=self.backends.figures(),
+                issuers=issuer_figures(self.issuers),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -349,13 +357,8 @@ class Control:
             ],
             "services": {
                 service.name: {
-                    **live_state(service.name, store),
+                    **live_state(service.name, store, self._said_of(service.name)),
                     "members": self.members.counts(service.name),
-                    "warnings": [
-                        *self._warnings.get(service.name, ()),
-                        *store.outside_rails(service.name),
-                        *(warning(key[1], one) for key, one in self._troubles.items() if key[0] == service.name),
-                    ],
                     "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
                     "rings": rings_state(service, requests),
                     "backends": backends_state(service, totals.endpoints, self.backends.health),
@@ -363,7 +366,7 @@ class Control:
                 for service in (spec.services if spec else ())
             },
             "names": self.backends.names_state(),
-            "issuers": {name: {"error": why} for name, why in self.keys.troubles.items()},
+            "issuers": self.issuers.state(),
             "snapshot": None if spec is None else shown(spec),
         }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from router.control.jwks import Issuers
 from router.control.store import Store
-from router.telemetry.exposition import StoreFigures
+from router.telemetry.exposition import IssuerFigures, StoreFigures
 
 
 def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
@@ -19,3 +20,8 @@ def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
         poll_durations=store.poll_durations,
         poll_seconds_sum=store.poll_seconds_sum,
     )
+
+
+def issuer_figures(issuers: Issuers) -> dict[str, IssuerFigures]:
+    """Of those whose keys are fetched."""
+    return {name: IssuerFigures(bool(one.keys), one.fetched_at, one.results) for name, one in issuers.issuers.items()}

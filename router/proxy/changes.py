@@ -15,6 +15,7 @@ from router.core.decide import decide, identify
 from router.core.snapshot import Reason, Service, Snapshot
 from router.core.spec import RingSpec
 from router.proxy.heads import RequestHead, ResponseHead, value_of, values
+from router.proxy.proofs import weigh_again
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ class Lasting:
 class Changes:
     """All that are open in a worker, the one whose last decision is the oldest first."""
 
-    __slots__ = ("_is_walking", "_open", "_plane", "_wanted")
+    __slots__ = ("_is_walking", "_open", "_plane", "_wanted", "slice_seconds")
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._open: OrderedDict[Lasting, None] = OrderedDict()
+        self.slice_seconds = SLICE_SECONDS
         self._is_walking = False
         self._wanted: set[bytes] = set()
         """Names of fields that snapshots ask for and earlier ones did not, until everybody was looked at."""
@@ -100,7 +102,7 @@ class Changes:
 
     def _walk(self) -> None:
         """A slice of them."""
-        ends = monotonic() + SLICE_SECONDS
+        ends = monotonic() + self.slice_seconds
         snapshot = self._plane.snapshot
         while self._open and snapshot is not None:
             lasting = next(iter(self._open))
@@ -145,6 +147,7 @@ class Changes:
         key = identify(service, head)
         if key is None and exchange.minted:
             key = exchange.key
+        weigh_again(self._plane, service, head, key)
         decision = decide(service, head, key)
         if decision.ring != lasting.ring:
             return False

@@ -65,6 +65,17 @@ class EndpointChecks:
 
 
 @dataclass(slots=True)
+class IssuerFigures:
+    """What is shown of an issuer of tokens whose keys are fetched."""
+
+    has_keys: bool
+    fetched_at: float
+    """Unix time of the last good answer."""
+    fetches: Mapping[str, int]
+    """Result → how often."""
+
+
+@dataclass(slots=True)
 class Figures:
     """One scrape."""
 
@@ -78,6 +89,7 @@ class Figures:
     build: Mapping[str, str]
     checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
     """Of the endpoints that have active checks."""
+    issuers: Mapping[str, IssuerFigures] = field(default_factory=dict)
 
 
 def render(figures: Figures) -> bytes:
@@ -245,6 +257,15 @@ def _proofs(figures: Figures) -> Iterator[Metric]:
                 count = figures.counters.proofs.get((service.name, kind, word), 0)
                 proofs.add_metric([service.name, kind, word], count)
     yield proofs
+    known = _gauge("issuer_has_keys", "1 while tokens of the issuer can be verified.", ("issuer",))
+    at = _gauge("issuer_keys_fetched_timestamp_seconds", "When its keys were last had from its jwks_url.", ("issuer",))
+    fetches = _counter("issuer_key_fetches", "Fetches of its keys.", ("issuer", "result"))
+    for name, issuer in figures.issuers.items():
+        known.add_metric([name], float(issuer.has_keys))
+        at.add_metric([name], issuer.fetched_at)
+        for result in ("good", "unreachable", "status", "too_long", "not_keys"):
+            fetches.add_metric([name, result], issuer.fetches.get(result, 0))
+    yield from (known, at, fetches)
 
 
 def _rings(figures: Figures) -> Iterator[Metric]:
