@@ -279,6 +279,15 @@ async def test_a_pass_that_was_known_is_verified_anew_when_its_key_is_taken_out(
         assert router.plane.proofs[("shop", "pass", "forged")] == 1
 
 
+async def test_a_nominated_identity_goes_on_to_the_next_router_and_so_does_baggage() -> None:
+    async with house(BEHIND) as (router, seen, _):
+        fields = b"X-User-Id: friend\r\nbaggage: a=1\r\nX-Other: 1\r\nConnection: x-user-id, baggage, x-other\r\n"
+        assert header(await router.ask(get(fields)), "x-ring") == ["canary"]
+        assert header(seen[0], "x-user-id") == ["friend"]
+        assert header(seen[0], "baggage")[0].endswith(",a=1")
+        assert not header(seen[0], "x-other")
+
+
 async def test_of_several_passes_the_first_that_holds_counts() -> None:
     async with house() as (router, _, _):
         fields = carried(held(expires_at=NOW - 1)) + b"Cookie: ring_pass=" + held() + b"\r\n"
