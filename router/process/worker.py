@@ -319,6 +319,8 @@ class Worker:
             counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
             self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
             writer.write(frame(Report(pack_counters(counters))))
+            for seen in self.plane.take_seen():
+                writer.write(frame(seen))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
             whole, lag = False, max(0.0, self.loop.time() - before - REPORT_SECONDS)

@@ -42,8 +42,11 @@ from router.telemetry.counters import (
     WorkerCounters,
     read_meters,
 )
+from router.telemetry.messages import Seen
 from router.telemetry.meters import RingMeter
 
+MOST_GENERATIONS: Final = 4
+"""In one report of who was seen: with more changes in a second, the oldest are left out."""
 RESERVED_DESCRIPTORS: Final = 64
 """Of a worker: listeners, log, channel to control, and what libraries open for a moment."""
 
@@ -64,6 +67,10 @@ class DataPlane:
         self.tunnels = 0
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
+        self.seen: list[dict[int, int]] = []
+        """By the service's index: the digests of users whom the hash decided since the last report → ring's place."""
+        self._seen_before: list[Seen] = []
+        """The same of earlier snapshots."""
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
@@ -115,6 +122,8 @@ class DataPlane:
         for service in snapshot.services:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
+        self._put_seen_away()
+        self.seen = [{} for _ in snapshot.services]
         trusted = tuple(listener.trusted_proxies)
         before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
@@ -132,7 +141,6 @@ class DataPlane:
             self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
-
         self.changes.installed(before, snapshot)
 
     def _has_room(self, pool: VersionPool) -> None:
@@ -319,6 +327,22 @@ class DataPlane:
             tunnels=self.tunnels,
             access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )
+
+    def take_seen(self) -> list[Seen]:
+        """Who was seen since the last time: each generation by itself, the oldest first."""
+        self._put_seen_away()
+        taken, self._seen_before = self._seen_before, []
+        return taken
+
+    def _put_seen_away(self) -> None:
+        if self.snapshot is None:
+            return
+        users = {
+            service.spec.name: users for service, users in zip(self.snapshot.services, self.seen, strict=True) if users
+        }
+        if users:
+            self._seen_before = [*self._seen_before[1 - MOST_GENERATIONS :], Seen(self.snapshot.generation, users)]
+            self.seen = [{} for _ in self.seen]
 
     async def drain(self, patience: float = 0.0) -> None:
         """Answer everything in flight, close what is idle, and return when nobody is connected any more.
