@@ -93,11 +93,17 @@ class Diary:
 class Watched:
     """A store with its diary, and every set of live values it announced."""
 
-    def __init__(self, url: str | None, state_dir: Path, rules: Mapping[str, ServiceRules] | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        state_dir: Path,
+        rules: Mapping[str, ServiceRules] | None = None,
+        instance: str = "test:1",
+    ) -> None:
         self.diary = Diary()
         self.announced: list[Mapping[str, Live]] = []
         services = {"shop": SHOP} if rules is None else rules
-        self.store = Store(url, services, state_dir, "test:1", self.announced.append, self.diary)
+        self.store = Store(url, services, state_dir, instance, self.announced.append, self.diary)
 
     @property
     def weights(self) -> Mapping[str, int]:

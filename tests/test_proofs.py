@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,11 +24,15 @@ from router.core.spec import (
     SnapshotSpec,
     TrustSpec,
 )
-from router.telemetry.counters import PROOFS
+from router.telemetry.counters import PROOFS, WorkerCounters, fold
+from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.messages import pack_counters, unpack_counters
 from router.trust.passes import sign_pass
 from router.trust.propagation import LIFETIME, write_member
-from tests.house import RunningPlane, fixed, header, raw_backend, running_plane, shop
+from tests.house import RunningPlane, fixed, header, raw_backend, read_head, running_plane, shop
+from tests.test_edge_tunnel import HANDSHAKE, accept
 from tests.tokens import OTHER_RSA, RSA, by_hand, jwk_set, pem, public_jwk, token
+from tests.waiting import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 NOW = int(time.time())
@@ -37,6 +42,10 @@ ID = IssuerSpec(
     "id", ("RS256",), keys=jwk_set(public_jwk(RSA, kid="rsa")), issuer="https://id", audience="shop", cookie="session"
 )
 BETA: dict[str, Any] = {"iss": "https://id", "aud": "shop", "exp": NOW + 300, "groups": ["staff", "beta"]}
+EDGE = ListenerSpec()
+BEHIND = ListenerSpec(("127.0.0.0/8",))
+SIDECAR = ListenerSpec(mode="sidecar")
+MESH = ListenerSpec(("127.0.0.0/8",), mode="sidecar")
 RINGS = (
     RingSpec(
         "canary",
@@ -68,7 +77,7 @@ def state(
 
 @asynccontextmanager
 async def house(
-    listener: ListenerSpec = ListenerSpec(), **changes: Any
+    listener: ListenerSpec = EDGE, **changes: Any
 ) -> AsyncIterator[tuple[RunningPlane, list[bytes], ServiceSpec]]:
     """A proxy, the heads that its backend sees, and the service."""
     seen: list[bytes] = []
@@ -97,10 +106,6 @@ def carried(said: bytes) -> bytes:
 
 
 SIGNED = write_member(KEYS, "canary", NOW)
-SIDECAR = ListenerSpec(mode="sidecar")
-EDGE = ListenerSpec()
-BEHIND = ListenerSpec(("127.0.0.0/8",))
-MESH = ListenerSpec(("127.0.0.0/8",), mode="sidecar")
 
 GOOD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     "a pass in the field": (EDGE, carried(held()), ("pass", "valid")),
@@ -176,7 +181,7 @@ BAD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     ),
     "a token for another audience": (EDGE, bearer(token({**BETA, "aud": "pay"}, RSA, "RS256")), ("token", "foreign")),
     "an expired token": (EDGE, bearer(token({**BETA, "exp": NOW - 60}, RSA, "RS256")), ("token", "expired")),
-    "a token that holds tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
+    "a token of tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
     "two tokens": (EDGE, bearer(ONE_TOKEN) * 2, ("token", "malformed")),
     "no token": (EDGE, bearer(b"opaque"), ("token", "malformed")),
     "another scheme": (EDGE, b"Authorization: Basic " + ONE_TOKEN + b"\r\n", None),
@@ -249,6 +254,28 @@ async def test_a_pass_that_is_taken_back_counts_no_more(revoked: str) -> None:
         router.plane.install(state(replace(one, revoked=(revoked,)), EDGE, 2))
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["everyone"]
         assert router.plane.proofs == {("shop", "pass", "valid"): 1, ("shop", "pass", "revoked"): 1}
+
+
+async def test_a_websocket_that_a_pass_has_opened_ends_with_it() -> None:
+    rings = (replace(RINGS[0], on_change="close"), RINGS[1])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(accept(await read_head(reader)))
+        await reader.read()
+
+    async with raw_backend(serve) as port:
+        one = service(port, rings=rings)
+        async with running_plane(state(one, EDGE)) as router:
+            reader, writer = await router.connect()
+            writer.write(HANDSHAKE.replace(b"Host: a\r\n", b"Host: a\r\n" + carried(held())))
+            assert header(await read_head(reader), "x-ring") == ["canary"]
+            router.plane.install(state(one, EDGE, 2))
+            await until(lambda: all(lasting.generation == 2 for lasting in router.plane.changes._open))
+            assert not reader.at_eof()
+            router.plane.install(state(replace(one, revoked=("pass:p-1",)), EDGE, 3))
+            async with asyncio.timeout(5):
+                assert await reader.read() == b"\x88\x02" + (1012).to_bytes(2, "big")
+            writer.close()
 
 
 async def test_a_pass_that_was_known_is_verified_anew_when_its_key_is_taken_out() -> None:
@@ -342,3 +369,17 @@ async def test_a_flood_of_forged_passes_takes_no_more_room() -> None:
         writer.close()
         assert len(router.plane.verifier._refused) <= 1024
         assert router.plane.proofs[("shop", "pass", "forged")] == 1500
+
+
+async def test_every_kind_of_proof_is_a_series_from_the_beginning_and_workers_add_up() -> None:
+    async with house() as (router, _, one):
+        await router.ask(get(carried(held()) + b"X-Ring-Override: canary\r\n"))
+        total = WorkerCounters()
+        for _ in range(2):
+            fold(total, unpack_counters(pack_counters(router.plane.collect(whole=True))), gauges=False)
+        figures = Figures(total, state(one, EDGE), StoreFigures(), ConfigFigures(), 1, 1, 0.0, {})
+        lines = [line for line in render(figures).decode().splitlines() if line.startswith("ringrouter_proofs_total")]
+        assert len(lines) == sum(len(words) for words in PROOFS.values())
+        assert 'ringrouter_proofs_total{kind="pass",result="valid",service="shop"} 2.0' in lines
+        assert 'ringrouter_proofs_total{kind="override",result="untrusted",service="shop"} 2.0' in lines
+        assert sum(line.endswith(" 0.0") for line in lines) == len(lines) - 2

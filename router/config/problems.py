@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s/@:'\"]*):([^\s@]+)(?=@)")
+_SECRET: Final = re.compile(r"(secret['\"]?\s*:\s*)(\"[^\"]*\"?|'[^']*'?|[^\s,}]+)")
+"""In a file that is no YAML (yet) nothing else is known of a line."""
 _SHOWN_COLUMNS: Final = 160
 """A longer source line is cut around the place: one file on one line must not flood the terminal."""
 
@@ -35,6 +37,7 @@ class Problem:
             return head
         # A password of n characters becomes n stars, so that the caret still stands where it should.
         shown = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", self.source_line)
+        shown = _SECRET.sub(lambda found: found[1] + "*" * len(found[2]), shown)
         start = max(0, self.column - 1 - _SHOWN_COLUMNS // 2) if len(shown) > _SHOWN_COLUMNS else 0
         before = shown[start : self.column - 1]
         padding = "".join("\t" if character == "\t" else " " for character in before)

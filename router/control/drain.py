@@ -18,10 +18,11 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
+from router.control.in_force import FRESH_SECONDS
 from router.control.keys import RawFault, RawService, key_of
 from router.control.parse import parse
 from router.control.rules import ServiceRules
-from router.control.weights import ATTEMPTS, AUDIT_LENGTH, FRESH_SECONDS, UNSET, Current, Refused, actor, read_current
+from router.control.weights import ATTEMPTS, AUDIT_LENGTH, UNSET, Current, Refused, actor, read_current
 
 APPLIED_SECONDS: Final = 5.0
 """An instance reads a change within milliseconds, at the latest with its heartbeat, and says so at once."""
@@ -81,7 +82,7 @@ async def _try_change(client: Redis, rules: ServiceRules, address: str, out_of_s
         if address in before and out_of_service:
             after = before
         fields = _fields(current, after)
-        judged = parse(RawService(control=fields), rules, current.parsed.live)
+        judged = parse(RawService(control=fields), rules, current.parsed.live, time.time())
         wrong = [problem.message for problem in judged.problems if problem.key == key]
         if isinstance(current.raw.control, RawFault) or wrong:
             raise Refused(" ".join(wrong or [one.message for one in current.parsed.problems if one.key == key]))

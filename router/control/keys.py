@@ -11,12 +11,11 @@ from typing import Final, Literal
 
 PREFIX: Final = "rings:{"
 """Every key of every service begins so."""
-MAX_FIELDS: Final = 256
+HashName = Literal["weights", "versions", "control", "revoked"]
+HASHES: Final[tuple[HashName, ...]] = ("weights", "versions", "control", "revoked")
+"""The hashes that operators write and every instance watches, in the order of ``RawService``."""
+MAX_FIELDS: Final[Mapping[HashName, int]] = {"weights": 256, "versions": 256, "control": 256, "revoked": 5000}
 """A hash with more fields is not read: no service has that many rings, and a read must stay cheap."""
-
-HashName = Literal["weights", "versions", "control"]
-HASHES: Final[tuple[HashName, ...]] = ("weights", "versions", "control")
-"""The hashes that operators write and every instance watches."""
 REVISION_FIELD: Final = "rev"
 
 
@@ -44,3 +43,4 @@ class RawService:
     weights: RawHash = field(default_factory=dict)
     versions: RawHash = field(default_factory=dict)
     control: RawHash = field(default_factory=dict)
+    revoked: RawHash = field(default_factory=dict)

@@ -25,7 +25,8 @@ from router.core.live import Live
 from router.telemetry.tasks import spawn
 
 SCHEMA: Final = 1
-MAX_BYTES: Final = 256 * 1024
+MAX_BYTES: Final = 2 * 1024 * 1024
+"""The longest that is ever written has 5,000 revocations of 132 characters."""
 WRITE_GAP_SECONDS: Final = 1.0
 
 
@@ -88,7 +89,10 @@ def _live(body: dict[str, Any], path: Path) -> Live:
             killed=tuple(str(ring) for ring in body["killed"]),
             freeze=str(body["freeze"]),
             revision=str(body["revision"]),
-            drained=tuple(str(address) for address in body.get("drained", [])),  # older files have none
+            # Older files have none of these.
+            drained=tuple(str(address) for address in body.get("drained", [])),
+            revoked=tuple(str(one) for one in body.get("revoked", [])),
+            widened_at=float(body.get("widened_at", 0.0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Rejected(f"{path} is corrupt: it is not what was written") from None
@@ -111,8 +115,15 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "freeze": live.freeze,
             "revision": live.revision,
             "drained": list(live.drained),
+            "revoked": list(live.revoked),
+            "widened_at": round(live.widened_at, 3),
         },
     }
+    return sealed(body)
+
+
+def sealed(body: dict[str, Any]) -> bytes:
+    """A file's content, with its checksum."""
     return json.dumps({"body": body, "checksum": _checksum(body)}, indent=1).encode()
 
 
@@ -138,6 +149,14 @@ def save(state_dir: Path, live: Live, rules: ServiceRules, saved_at: float) -> N
         os.close(directory)
 
 
+_Content = tuple[Live, float, tuple[str, ...]]
+
+
+def _content(live: Live, rules: ServiceRules) -> _Content:
+    """What makes a file another one than it was."""
+    return live, round(live.widened_at, 3), rules.rings
+
+
 class Keeper:
     """Writes what it is offered: only when it differs from what is on disk, and at most once a second."""
 
@@ -147,7 +166,7 @@ class Keeper:
         self._state_dir = state_dir
         self._on_trouble = on_trouble
         self._clock = clock
-        self._on_disk: dict[str, tuple[Live, tuple[str, ...]]] = {}
+        self._on_disk: dict[str, _Content] = {}
         self._wanted: dict[str, tuple[Live, ServiceRules]] = {}
         self._work = asyncio.Event()
         self._writing: asyncio.Task[OSError | None] | None = None
@@ -155,12 +174,12 @@ class Keeper:
 
     def knows(self, live: Live, rules: ServiceRules) -> None:
         """This is what the file holds already."""
-        self._on_disk[rules.name] = (live, rules.rings)
+        self._on_disk[rules.name] = _content(live, rules)
 
     def offer(self, live: Live, rules: ServiceRules) -> None:
         """To be written soon, unless it is on disk already. Only values that come from a valid read of Redis."""
         is_writing = self._writing is not None and not self._writing.done()
-        if self._on_disk.get(rules.name) == (live, rules.rings) and not is_writing:
+        if self._on_disk.get(rules.name) == _content(live, rules) and not is_writing:
             self._wanted.pop(rules.name, None)
             return
         self._wanted[rules.name] = (live, rules)

@@ -1,7 +1,8 @@
 """From what Redis holds to what is applied: pure, total, and all poison handling in one place.
 
-Each hash (weights, versions, control) is taken whole or refused whole; a refused, missing or unreadable one leaves what
-was applied before. It must never raise, never apply half of a hash, and never let absence change the routing.
+Each hash is taken whole or refused whole; a refused, missing or unreadable one leaves what was applied before. (The one
+exception is ``revoked``, which says why.) It must never raise, never apply half of a hash, and never let absence change
+the routing.
 """
 
 from __future__ import annotations
@@ -10,39 +11,21 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, RawHash, RawService, key_of
+from router.control.rails import refused_versions, refused_weights, widened
+from router.control.refusal import REPORTED, printable, show, text_of
+from router.control.refusal import Refusal as Refusal
+from router.control.revoked import revoked_of
 from router.control.rules import WHOLE, address_of, percent, words_of
 from router.control.rules import ServiceRules as ServiceRules
 from router.control.rules import rules_of as rules_of
 from router.core.live import Live
 
-REPORTED: Final = 5
-"""Bad fields named per hash: a screen full of junk helps nobody."""
 _PERCENT: Final = re.compile(rb"(\d{1,3})(?:\.(\d{1,2}))?")
 MOST_DRAINED: Final = 256
 """Addresses: a list that grew by mistake must not travel in every snapshot."""
-
-Reason = Literal[
-    "unknown_ring", "unknown_field", "unknown_version", "not_a_number", "out_of_range", "sum_above_100", "default_ring",
-    "wrong_type", "too_many_fields", "unreadable", "frozen", "held_missing",
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why (a part of) what Redis holds is not applied, for status, metric (``reason``), log and dashboard."""
-
-    key: str
-    field: str
-    value: str
-    reason: Reason
-    message: str
-    """One sentence, with the remedy."""
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +37,18 @@ class Parsed:
     is_from_redis: bool = False
 
 
-def parse(raw: RawService, rules: ServiceRules, previous: Live | None) -> Parsed:
+def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: float = 0.0) -> Parsed:
     """What the hashes mean. ``previous`` is what is applied now; None when nothing but the config file ever was.
 
-    A freeze is judged against ``previous``; with None there is nothing to widen from, so the first read is adopted.
+    A freeze and the guard rails judge the way from ``previous``; with None there is nothing to widen from, so the first
+    read is adopted. ``now`` is Unix time: without it nothing is over, neither a revocation nor the time for baking.
     """
     problems: list[Refusal] = []
     held = Live() if previous is None else previous
     weights = _weights(_present(raw.weights, rules, "weights", problems), rules, problems)
     control = _control(_present(raw.control, rules, "control", problems), rules, problems)
     versions = _versions(_present(raw.versions, rules, "versions", problems), rules, problems)
+    revoked = _revoked(_present(raw.revoked, rules, "revoked", problems), rules, held, now, problems)
     if control is None and _is_missing(raw.control) and weights is not None:
         control = _Control()  # nothing is switched on; only a valid weights hash beside it proves that nobody flushed
     if control is None:
@@ -79,16 +64,22 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None) -> Parsed
         freeze=control.freeze,
         drained=control.drained,
         revision=held.revision if weights is None else weights.revision,
+        revoked=held.revoked if revoked is None else revoked,
+        widened_at=held.widened_at,
     )
-    if previous is not None and control.freeze:
-        if weights is not None and (ring := _widened(proposed, previous, rules)) is not None:
-            problems.append(_frozen_weights(ring, proposed, previous, rules))
+    if weights is not None:
+        if refused := refused_weights(proposed, previous, rules, now):
+            problems.extend(refused[:REPORTED])
             proposed = replace(proposed, weights=held.weights, revision=held.revision)
-        if versions is not None and (ring := _widened_version(proposed, previous, rules)) is not None:
-            problems.append(_frozen_version(ring, proposed, previous, rules))
-            proposed = replace(proposed, versions=held.versions)
+        elif previous is not None and widened(proposed, previous, rules):
+            proposed = replace(proposed, widened_at=now)
+    if versions is not None and (refused := refused_versions(proposed, previous, rules)):
+        problems.extend(refused)
+        proposed = replace(proposed, versions=held.versions)
     problems.extend(_held(raw, rules, held, is_control_held=is_control_held))
-    is_from_redis = any(part is not None for part in (weights, versions)) or bool(raw.control and not is_control_held)
+    is_from_redis = any(part is not None for part in (weights, versions, revoked)) or bool(
+        raw.control and not is_control_held
+    )
     return Parsed(proposed, tuple(problems), is_from_redis)
 
 
@@ -104,6 +95,8 @@ def fit(live: Live, rules: ServiceRules) -> Live:
         freeze=live.freeze,
         drained=live.drained,  # addresses come and go with DNS: one that is not there now may be there later
         revision=live.revision,
+        revoked=live.revoked,
+        widened_at=live.widened_at,
     )
     if sum(rules.effective_weights(fitted).values()) > WHOLE:
         fitted = replace(fitted, weights={}, revision="")
@@ -116,12 +109,6 @@ def basis_points_of(value: bytes) -> int | None:
     if match is None:
         return None
     return int(match[1]) * 100 + int((match[2] or b"").ljust(2, b"0"))
-
-
-def show(value: bytes) -> str:
-    """Any bytes as short printable text, in quotes."""
-    text = repr(value.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 60 else text[:57] + "…'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +135,8 @@ def _present(
     key = key_of(rules.name, name)
     if isinstance(raw, RawFault):
         fault = raw
-    elif len(raw) > MAX_FIELDS:
-        fault = RawFault("too_many_fields", f"{len(raw)} fields, more than {MAX_FIELDS}")
+    elif len(raw) > MAX_FIELDS[name]:
+        fault = RawFault("too_many_fields", f"{len(raw)} fields, more than {MAX_FIELDS[name]}")
     else:
         return raw or None
     match fault.reason:
@@ -173,9 +160,9 @@ def _weights(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     by_ring: dict[str, int] = {}
     revision = ""
     for name, value in sorted(fields.items()):
-        ring = _text(name)
+        ring = text_of(name)
         if ring == REVISION_FIELD:
-            revision = _printable(value)[:64]
+            revision = printable(value)[:64]
             continue
         refused = _unknown_ring(key, name, value, rules)
         points = basis_points_of(value)
@@ -225,17 +212,17 @@ def _versions(
     bad: list[Refusal] = []
     by_ring: dict[str, str] = {}
     for name, value in sorted(fields.items()):
-        if _text(name) == REVISION_FIELD:
+        if text_of(name) == REVISION_FIELD:
             continue
         refused = _unknown_ring(key, name, value, rules)
-        if refused is None and _text(value) not in rules.version_names:
-            choices = _choices(_text(value), rules.version_names)
-            message = f"there is no version {show(value)} for {_text(name)}. {choices}."
-            refused = Refusal(key, _text(name), show(value), "unknown_version", message)
+        if refused is None and text_of(value) not in rules.version_names:
+            choices = _choices(text_of(value), rules.version_names)
+            message = f"there is no version {show(value)} for {text_of(name)}. {choices}."
+            refused = Refusal(key, text_of(name), show(value), "unknown_version", message)
         if refused is not None:
             bad.append(refused)
         else:
-            by_ring[_text(name)] = _text(value)
+            by_ring[text_of(name)] = text_of(value)
     problems.extend(bad[:REPORTED])
     return None if bad else by_ring
 
@@ -249,11 +236,11 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     freeze = ""
     drained: tuple[str, ...] = ()
     for name, value in sorted(fields.items()):
-        match _text(name):
+        match text_of(name):
             case "freeze":
-                freeze = _printable(value)[:200].strip() or ("(no readable reason)" if value.strip() else "")
+                freeze = printable(value)[:200].strip() or ("(no readable reason)" if value.strip() else "")
             case "kill":
-                for ring in words_of(_text(value)):
+                for ring in words_of(text_of(value)):
                     if ring == "*":
                         killed.update(rules.rings[:-1])
                     elif ring == rules.default_ring:
@@ -268,7 +255,9 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
                     else:
                         killed.add(ring)
             case "drain":
-                drained = tuple(dict.fromkeys(address_of(_printable(word.encode())) for word in words_of(_text(value))))
+                drained = tuple(
+                    dict.fromkeys(address_of(printable(word.encode())) for word in words_of(text_of(value)))
+                )
                 if len(drained) > MOST_DRAINED:
                     message = (
                         f"drain names {len(drained)} addresses, more than {MOST_DRAINED}: to take a whole version out, "
@@ -284,6 +273,16 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze, drained)
 
 
+def _revoked(
+    fields: Mapping[bytes, bytes] | None, rules: ServiceRules, held: Live, now: float, problems: list[Refusal]
+) -> tuple[str, ...] | None:
+    if fields is None:
+        return None
+    revoked, bad = revoked_of(fields, rules.name, held.revoked, now)
+    problems.extend(bad)
+    return revoked
+
+
 def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: bool) -> list[Refusal]:
     """What is not in Redis any more and stays in force nevertheless."""
     missing: list[tuple[HashName, str]] = []
@@ -295,6 +294,9 @@ def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: 
         missing.append(
             ("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' drain '' switches all of them off")
         )
+    if _is_missing(raw.revoked) and held.revoked:
+        key = key_of(rules.name, "revoked")
+        missing.append(("revoked", f"HSET {key} {held.revoked[0]} 1, a time that is over, gives that one back"))
     return [
         Refusal(
             key_of(rules.name, name), "", "", "held_missing",
@@ -304,47 +306,8 @@ def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: 
     ]  # fmt: skip
 
 
-def _widened(proposed: Live, previous: Live, rules: ServiceRules) -> str | None:
-    """The innermost ring whose outer border in the hash space would move outward."""
-    before, after = rules.effective_weights(previous), rules.effective_weights(proposed)
-    border_before = border_after = 0
-    for ring in rules.rings[:-1]:
-        border_before += before[ring]
-        border_after += after[ring]
-        if border_after > border_before:
-            return ring
-    return None
-
-
-def _widened_version(proposed: Live, previous: Live, rules: ServiceRules) -> str | None:
-    """The innermost ring that would run something else than what a ring further out runs already."""
-    before, after = rules.effective_versions(previous), rules.effective_versions(proposed)
-    for index, ring in enumerate(rules.rings):
-        if after[ring] != before[ring] and after[ring] not in {before[outer] for outer in rules.rings[index + 1 :]}:
-            return ring
-    return None
-
-
-def _frozen_weights(ring: str, proposed: Live, previous: Live, rules: ServiceRules) -> Refusal:
-    before, after = rules.effective_weights(previous)[ring], rules.effective_weights(proposed)[ring]
-    message = (
-        f"frozen ({proposed.freeze}): {ring} {percent(before)} → {percent(after)} would widen an audience. "
-        f"Narrowing works; HSET {key_of(rules.name, 'control')} freeze '' ends the freeze."
-    )
-    return Refusal(key_of(rules.name, "weights"), ring, repr(percent(after)), "frozen", message)
-
-
-def _frozen_version(ring: str, proposed: Live, previous: Live, rules: ServiceRules) -> Refusal:
-    before, after = rules.effective_versions(previous)[ring], rules.effective_versions(proposed)[ring]
-    message = (
-        f"frozen ({proposed.freeze}): {ring} {before} → {after} would give an audience a version that no ring further "
-        f"out runs. HSET {key_of(rules.name, 'control')} freeze '' ends the freeze."
-    )
-    return Refusal(key_of(rules.name, "versions"), ring, repr(after), "frozen", message)
-
-
 def _unknown_ring(key: str, name: bytes, value: bytes, rules: ServiceRules) -> Refusal | None:
-    ring = _text(name)
+    ring = text_of(name)
     if ring in rules.rings:
         return None
     message = f"there is no ring {show(name)} in {rules.name}. {_rings(ring, rules)}. HDEL {key} {show(name)}"
@@ -359,12 +322,3 @@ def _choices(wanted: str, names: tuple[str, ...] | frozenset[str]) -> str:
     ordered = list(names) if isinstance(names, tuple) else sorted(names)
     close = difflib.get_close_matches(wanted[:60], ordered, n=1)
     return f"Did you mean {close[0]}?" if close else f"There is: {', '.join(ordered)}"
-
-
-def _text(value: bytes) -> str:
-    """Text for comparing: bytes that are not UTF-8 become something that equals no name of a config file."""
-    return value.decode("utf-8", "backslashreplace")
-
-
-def _printable(value: bytes) -> str:
-    return "".join(char if char.isprintable() else "�" for char in value.decode("utf-8", "replace"))

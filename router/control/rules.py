@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from router.config.values import parse_endpoint
 from router.core.live import Live
-from router.core.spec import ServiceSpec
+from router.core.spec import GuardSpec, ServiceSpec
 
 WHOLE: Final = 10_000
 """Basis points in 100 percent."""
@@ -32,10 +32,19 @@ class ServiceRules:
     versions: Mapping[str, str]
     """Ring → version of the config file."""
     version_names: frozenset[str]
+    guard: GuardSpec = field(default_factory=GuardSpec)
+    floors: Mapping[str, int] = field(default_factory=dict)
+    """Ring → basis points, of those that have one; the default ring's is what the others have to leave it."""
+    ceilings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def default_ring(self) -> str:
         return self.rings[-1]
+
+    @property
+    def has_rails(self) -> bool:
+        """Whether it matters for a change what was in force before it."""
+        return bool(self.guard.max_step or self.guard.min_bake)
 
     def effective_weights(self, live: Live) -> dict[str, int]:
         """Ring → basis points as routed, without the default ring."""
@@ -54,6 +63,9 @@ def rules_of(service: ServiceSpec) -> ServiceRules:
         weights={ring.name: ring.basis_points for ring in service.rings[:-1]},
         versions={ring.name: ring.version for ring in service.rings},
         version_names=frozenset(version.name for version in service.versions),
+        guard=service.guard,
+        floors={ring.name: ring.floor for ring in service.rings if ring.floor},
+        ceilings={ring.name: ring.ceiling for ring in service.rings if ring.ceiling < WHOLE},
     )
 
 

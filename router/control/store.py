@@ -10,18 +10,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
 
 from router.config.endpoints import unknown_drains
-from router.control.keys import HASHES, RawHash, RawService, key_of
+from router.control.in_force import in_force
+from router.control.keys import HASHES, RawService, key_of
 from router.control.last_good import Keeper, Rejected, load
-from router.control.link import BadURL, error_kind, error_text, safe_url
+from router.control.link import TROUBLE, BadURL, error_kind, error_text, make_client, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
-from router.control.rules import ServiceRules, percent, say_changes, say_weights
+from router.control.rules import ServiceRules, say_changes, say_weights
+from router.control.service import Service, say_unknown
+from router.control.service import Source as Source
 from router.control.status import StatusWriter
 from router.control.watch import POLL_SECONDS, LinkState, Watcher
 from router.core.live import Live
@@ -30,7 +32,6 @@ from router.telemetry.counters import Histogram
 from router.telemetry.meters import histogram_index
 from router.telemetry.tasks import end, spawn
 
-Source = Literal["config", "disk", "redis"]
 State = Literal["live", "poll", "down", "off"]
 OnChange = Callable[[Mapping[str, Live]], None]
 
@@ -39,19 +40,6 @@ FIRST_READ_SECONDS: Final = 0.5
 """How long a start waits for Redis, so that a healthy one begins with live values."""
 SAY_AGAIN_SECONDS: Final = 10.0
 """A link that goes on failing is one line per so many seconds."""
-
-
-@dataclass(slots=True)
-class _Service:
-    rules: ServiceRules
-    live: Live = field(default_factory=Live)
-    source: Source = "config"
-    raw: RawService | None = None
-    refusals: tuple[Refusal, ...] = ()
-    unknown_drains: tuple[str, ...] = ()
-    """Drained addresses that no endpoint has in the snapshot that routes."""
-    refused_content: dict[str, tuple[RawHash, tuple[Refusal, ...]]] = field(default_factory=dict)
-    """Key → what was refused last, so that a heartbeat does not count it again."""
 
 
 class Store:
@@ -71,7 +59,7 @@ class Store:
         self._state_dir = state_dir
         self._on_change = on_change
         self._log = structlog.get_logger(__name__) if log is None else log
-        self._services = {name: _Service(rule) for name, rule in rules.items()}
+        self._services = {name: Service(rule) for name, rule in rules.items()}
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
         self._keeper = Keeper(state_dir, self._disk_trouble)
@@ -132,14 +120,19 @@ class Store:
                 continue
             unknown = unknown_drains(routed, service.live.drained)
             if unknown and unknown != service.unknown_drains:
-                self._log.warning(_say_unknown(unknown, routed.name), service=routed.name)
+                self._log.warning(say_unknown(unknown, routed.name), service=routed.name)
             service.unknown_drains = unknown
         self._tell()
 
     def notes(self, service: str) -> list[str]:
         """What of a service's live values is applied and has no effect at this moment."""
         known = self._services.get(service)
-        return [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
+        return [] if known is None else known.notes
+
+    def outside_rails(self, service: str) -> list[str]:
+        """Rings of a service that are applied below their floor or above their ceiling, as sentences."""
+        known = self._services.get(service)
+        return [] if known is None else known.outside_rails
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -149,6 +142,7 @@ class Store:
             self._load(service)
         self._read_at = time.monotonic()
         if self._url is not None:
+            await self._ask_fellows(self._url)
             self._tasks.append(spawn(self._keeper.run(), name="last known good"))
             try:
                 self._status = StatusWriter(self._url, self._instance, self._report, self._status_failed)
@@ -164,6 +158,28 @@ class Store:
                     self._log.warning(f"Redis has not answered within {FIRST_READ_SECONDS:g} s: {self._fallback()}")
         self._is_started = True
 
+    async def _ask_fellows(self, url: str) -> None:
+        """With rails, the first read is no ground to stand on: it may hold what the others have refused."""
+        asking = [one for one in self._services.values() if one.source == "config" and one.rules.has_rails]
+        if not asking:
+            return
+        try:
+            client = make_client(url)
+        except BadURL:
+            return  # said where the status is opened
+        try:
+            async with asyncio.timeout(FIRST_READ_SECONDS):
+                for service in asking:
+                    service.fellows = await in_force(client, service.rules)
+        except (TimeoutError, *TROUBLE) as error:
+            names = ", ".join(one.rules.name for one in asking)
+            self._log.warning(
+                f"the other instances could not be asked what is in force ({error_text(error)}): the first weights "
+                f"that are read for {names} are adopted, as far as ceilings allow"
+            )
+        finally:
+            await client.aclose()
+
     async def stop(self) -> None:
         """End all tasks, write what is still to be kept, leave the status."""
         tasks = [*self._tasks, *([self._watching] if self._watching else [])]
@@ -176,7 +192,7 @@ class Store:
         """The config file has changed. Does not call ``on_change``: the caller makes a new snapshot anyway."""
         names_before = set(self._services)
         kept = {name: service for name, service in self._services.items() if name in rules}
-        self._services = {name: kept.get(name) or _Service(rule) for name, rule in rules.items()}
+        self._services = {name: kept.get(name) or Service(rule) for name, rule in rules.items()}
         for name, rule in rules.items():
             service = self._services[name]
             if name not in kept:
@@ -199,7 +215,7 @@ class Store:
             self.watcher = Watcher(self._url, self._services, self._read, self._link, name=self._instance)
             self._watching = spawn(self.watcher.run(), name="Redis watcher")
 
-    def _load(self, service: _Service) -> None:
+    def _load(self, service: Service) -> None:
         try:
             live = load(self._state_dir, service.rules)
         except Rejected as error:
@@ -221,7 +237,7 @@ class Store:
         has_changed = False
         for name, hashes in raw.items():
             service = self._services.get(name)
-            if service is not None and service.raw != hashes:
+            if service is not None and (service.raw != hashes or 0 < service.again_at <= time.time()):
                 has_changed |= self._apply(service, hashes)
         self._first_read.set()
         self._say_link()
@@ -266,14 +282,17 @@ class Store:
         sources = {service.source for service in self._services.values()}
         return f"{' and '.join(sorted(words.get(s, 'the weights last read') for s in sources))} stay in force"
 
-    def _apply(self, service: _Service, raw: RawService) -> bool:
+    def _apply(self, service: Service, raw: RawService) -> bool:
         """Judge a read; True when the live values are other ones now."""
         before = service.live
-        parsed = parse(raw, service.rules, None if service.source == "config" else before)
-        service.raw, service.live = raw, parsed.live
+        parsed = parse(raw, service.rules, service.ground, time.time())
+        service.raw, service.live, service.is_read = raw, parsed.live, True
+        service.again_at = max((problem.until for problem in parsed.problems), default=0.0)
         self._note_refusals(service, raw, parsed)
         if parsed.is_from_redis:
             service.source = "redis"
+        # A refusal has to outlive a restart: what is refused now would be adopted by whoever remembers nothing.
+        if parsed.is_from_redis or (parsed.problems and service.rules.has_rails):
             self._keeper.offer(parsed.live, service.rules)
         self._tell()
         if parsed.live == before:
@@ -281,7 +300,7 @@ class Store:
         self._say_applied(service, before)
         return True
 
-    def _say_applied(self, service: _Service, before: Live) -> None:
+    def _say_applied(self, service: Service, before: Live) -> None:
         name, after = service.rules.name, service.live
         changes = say_changes(service.rules, before, after)
         revision = f" (rev {after.revision})" if after.revision else ""
@@ -293,7 +312,7 @@ class Store:
             )
             self._log.warning(sentence, service=name)
 
-    def _note_refusals(self, service: _Service, raw: RawService, parsed: Parsed) -> None:
+    def _note_refusals(self, service: Service, raw: RawService, parsed: Parsed) -> None:
         name, rules = service.rules.name, service.rules
         for hash_name in HASHES:
             key, content = key_of(name, hash_name), getattr(raw, hash_name)
@@ -302,9 +321,8 @@ class Store:
                 if service.refused_content.pop(key, None) is not None:
                     self._log.info(f"{key} is valid again: {say_weights(rules, service.live)}", service=name)
                 continue
-            if service.refused_content.get(key) == (content, problems):
+            if not service.is_news(key, content, problems):
                 continue
-            service.refused_content[key] = (content, problems)
             for reason in {problem.reason for problem in problems}:
                 self.rejected_total[name, reason] += 1
             verb = "held" if problems[0].reason == "held_missing" else "refused"
@@ -332,26 +350,6 @@ class Store:
 
     def _report(self) -> dict[str, dict[str, Any]]:
         return {
-            name: {
-                "rev": service.live.revision,
-                "generation": self._generation,
-                "source": service.source,
-                "mode": self.state,
-                "weights": {r: percent(w) for r, w in service.rules.effective_weights(service.live).items()},
-                "versions": service.rules.effective_versions(service.live),
-                "killed": list(service.live.killed),
-                "freeze": service.live.freeze,
-                "drained": list(service.live.drained),
-                "notes": self.notes(name),
-                "refused": [refusal.message for refusal in service.refusals],
-                "warnings": list(self._warnings.get(name, ())),
-            }
+            name: service.report(self._generation, self.state, self._warnings.get(name, ()))
             for name, service in self._services.items()
         }
-
-
-def _say_unknown(addresses: tuple[str, ...], service: str) -> str:
-    return (
-        f"drain names {', '.join(addresses)}, and no endpoint of {service} has that address now; should one get it, "
-        f"it is drained."
-    )

@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from router.control.keys import HASHES, MAX_FIELDS, PREFIX, RawFault, RawHash, RawService, key_of
+from router.control.keys import HASHES, MAX_FIELDS, PREFIX, HashName, RawFault, RawHash, RawService, key_of
 from router.control.link import REPLY_SECONDS, make_connection
 
 LinkState = Literal["live", "poll", "down"]
@@ -212,7 +212,7 @@ class Watcher:
             raise refused or RedisConnectionError("EXEC did not answer with one reply per command")
         return replies
 
-    def _hash(self, service: str, name: str, replies: Any) -> RawHash:
+    def _hash(self, service: str, name: HashName, replies: Any) -> RawHash:
         """One hash out of the replies: its length, and its fields if they were asked for."""
         key = key_of(service, name)
         length = next(replies)
@@ -221,9 +221,9 @@ class Watcher:
             self._oversize.pop(key, None)
             text = str(length if isinstance(length, Exception) else fields)
             return RawFault("wrong_type" if text.startswith("WRONGTYPE") else "unreadable", text)
-        if length > MAX_FIELDS:
+        if length > MAX_FIELDS[name]:
             # From now on only its length is asked for, until somebody has cleaned up.
-            self._oversize[key] = RawFault("too_many_fields", f"{length} fields, more than {MAX_FIELDS}")
+            self._oversize[key] = RawFault("too_many_fields", f"{length} fields, more than {MAX_FIELDS[name]}")
             return self._oversize[key]
         if key in self._oversize:
             self._dirty.add(service)  # it fits again: read it in a moment

@@ -7,21 +7,21 @@ somebody else was faster. It must never write what an instance would refuse, and
 from __future__ import annotations
 
 import getpass
-import json
 import shlex
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError, WatchError
 
+from router.control.in_force import in_force
 from router.control.keys import REVISION_FIELD, RawFault, RawHash, RawService, key_of
 from router.control.link import TROUBLE, error_text, make_client, safe_url
-from router.control.parse import Parsed, basis_points_of, fit, parse
+from router.control.parse import Parsed, basis_points_of, parse
 from router.control.rules import ServiceRules, percent, say_changes
 from router.core.live import Live
 
@@ -30,8 +30,6 @@ ATTEMPTS: Final = 5
 """Somebody else's change in the middle of ours: read again, judge again."""
 UNSET: Final = "-"
 """In the audit: the field was (or is) not in the hash; the config file's weight counts."""
-FRESH_SECONDS: Final = 60.0
-"""An instance writes its status every ten seconds; an older one may be gone."""
 Client = Redis
 """For those who may not import redis themselves."""
 _INVERTIBLE: Final = ("set", "undo", "reset")
@@ -115,39 +113,13 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
 
 
 async def read_current(client: Redis, rules: ServiceRules) -> Current:
-    """What Redis holds, and what the instances make of it (a freeze cannot be judged without knowing what was)."""
+    """What Redis holds, and what the instances make of it (freeze and rails need to know what was)."""
     raw = RawService(
         weights=await _hash(client, key_of(rules.name, "weights")),
         versions=await _hash(client, key_of(rules.name, "versions")),
         control=await _hash(client, key_of(rules.name, "control")),
     )
-    return Current(raw, parse(raw, rules, await _in_force(client, rules)))
-
-
-async def _in_force(client: Redis, rules: ServiceRules) -> Live | None:
-    """What the instance that wrote last routes by: the ground on which a refused or missing hash leaves it."""
-    fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(rules.name, "status")))
-    newest: dict[str, Any] = {}
-    for text in fields.values():
-        with suppress(ValueError, TypeError, RecursionError):
-            said = json.loads(text)
-            if said["at"] > max(newest.get("at", 0.0), time.time() - FRESH_SECONDS):
-                newest = said
-    if newest.get("source", "config") == "config":
-        return None
-    try:
-        weights = {ring: basis_points_of(str(value).encode()) for ring, value in newest["weights"].items()}
-        live = Live(
-            weights={ring: points for ring, points in weights.items() if points is not None},
-            # The status names every ring; only what differs from the config file can have come from Redis.
-            versions={ring: name for ring, name in newest["versions"].items() if rules.versions.get(ring) != name},
-            killed=tuple(newest["killed"]),
-            freeze=str(newest["freeze"]),
-            drained=tuple(newest.get("drained", ())),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return fit(live, rules)
+    return Current(raw, parse(raw, rules, await in_force(client, rules), time.time()))
 
 
 async def set_weights(
@@ -237,7 +209,7 @@ async def _try_set(
 
         before = current.parsed.live
         proposed = RawService(weights=fields, control=current.raw.control)
-        after = parse(proposed, rules, before)
+        after = parse(proposed, rules, before, time.time())
         wrong = [problem.message for problem in after.problems if problem.key == key]
         if wrong:
             raise Refused(" ".join(wrong))

@@ -1,4 +1,5 @@
-"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze, drains.
+"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze, drains and what
+is revoked.
 
 ``control`` makes it from Redis or from the last-known-good file; ``config`` folds it into the snapshot. An absent value
 means "as the config file says", never "nobody".
@@ -26,3 +27,7 @@ class Live:
     """The optional ``rev`` field of the weights hash, as it was written."""
     drained: tuple[str, ...] = ()
     """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""
+    revoked: tuple[str, ...] = ()
+    """Passes that count no more, sorted: ``pass:<id>``, and ``key:<id>`` for all that a key has signed."""
+    widened_at: float = field(default=0.0, compare=False)
+    """Unix time at which live weights last widened an audience; 0: not known. It routes nobody."""

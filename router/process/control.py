@@ -349,10 +349,12 @@ class Control:
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
             "drained": list(store.live[service.name].drained) if service.name in store.live else [],
+            "revoked": len(store.live[service.name].revoked) if service.name in store.live else 0,
             "notes": store.notes(service.name),
             "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
             "warnings": [
                 *self._warnings.get(service.name, ()),
+                *store.outside_rails(service.name),
                 *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
             ],
             "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},

@@ -16,7 +16,7 @@ from router.core.snapshot import Reason, Service, Snapshot
 from router.core.spec import RingSpec
 from router.proxy.facts import gather
 from router.proxy.heads import RequestHead, ResponseHead, value_of, values
-from router.proxy.proofs import weigh
+from router.proxy.proofs import weigh_again
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class Lasting:
     """An open WebSocket or event stream, and what it was decided by."""
 
     __slots__ = (
-        "deadline", "exchange", "generation", "head", "looked_at", "needs", "revoked", "ring", "service", "slot",
-        "version",
+        "deadline", "exchange", "generation", "head", "looked_at", "needs", "ring", "service", "slot", "version",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, head: RequestHead) -> None:
@@ -54,8 +53,6 @@ class Lasting:
         """Of the snapshot that it was decided by last."""
         self.needs: frozenset[str] = frozenset()
         """What of its head has been gathered."""
-        self.revoked: tuple[str, ...] = ()
-        """Passes that did not count when its own was weighed."""
         self.deadline = NEVER
         self.slot = _OFF_THE_WHEEL
         self.looked_at = NEVER
@@ -128,14 +125,14 @@ class Changes:
         snapshot = self._plane.snapshot
         if snapshot is None:
             return
+        is_new, lasting.generation = lasting.generation < 0, snapshot.generation
         head = lasting.head
         service = snapshot.find(head.host, head.path)
         if service is None or service.spec.name != lasting.service:
             lasting.exchange.come_back()
             return
-        if lasting.generation < 0:
-            lasting.needs, lasting.revoked = service.needs, service.spec.revoked
-        lasting.generation = snapshot.generation
+        if is_new:
+            lasting.needs = service.needs
         ring = _ring(service, lasting.ring)
         if ring is None:
             lasting.exchange.come_back()
@@ -153,18 +150,14 @@ class Changes:
             said = [value for value in values(head.lines, name) if b"\r\n" not in value]  # not those put in here
             if said and name not in head.headers:
                 head.headers[name] = b", ".join(said)
-        downstream = exchange.downstream
         if not service.needs <= lasting.needs:
-            gather(downstream, service, head)
+            gather(exchange.downstream, service, head)
             lasting.needs |= service.needs
         head.now = time()
         key = identify(service, head)
         if key is None and exchange.minted:
             key = exchange.key
-        if head.override and head.carried is not None and service.spec.revoked != lasting.revoked:
-            lasting.revoked = service.spec.revoked
-            head.override = head.propagated = ""
-            weigh(downstream, service, head, head.carried, key)
+        weigh_again(self._plane, service, head, key)
         decision = decide(service, head, key)
         if decision.ring != lasting.ring:
             return False

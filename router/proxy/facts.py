@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from router.core.rules import NOTHING, cookie_value
+from router.core.request import NOTHING, cookie_value
 from router.core.spec import CookieSpec
 from router.proxy.client import last_said
 from router.proxy.forwarding import cookie_line

@@ -9,7 +9,7 @@ understood. Pure.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from router.core.request import NOTHING, UNKNOWN, Request
 from router.core.spec import LimitsSpec
@@ -46,6 +46,9 @@ from router.proxy.lines import (
     judge_status_line,
 )
 
+if TYPE_CHECKING:
+    from router.trust.passes import Pass
+
 MAX_RESPONSE_FIELDS: Final = 200
 _LIMITS: Final = LimitsSpec()
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -59,10 +62,12 @@ class Carried:
     stays where it is.
     """
 
-    __slots__ = ("fields", "journey", "linked", "others")
+    __slots__ = ("fields", "held", "journey", "linked", "others")
 
     def __init__(self) -> None:
         self.fields: dict[bytes, bytes] = {}
+        self.held: Pass | None = None
+        """The pass that holds."""
         self.linked = b""
         """The pass that stood in the query."""
         self.journey = b""

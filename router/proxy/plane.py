@@ -172,7 +172,7 @@ class DataPlane:
         return self.verifier.member(ring) if self.listener.sends_baggage else b""
 
     def all_lanes(self) -> list[Lane]:
-        return [*(lane for lanes in self.lanes for lane in lanes), *self._outward.values()]
+        return [lane for lanes in self.lanes for lane in lanes] + list(self._outward.values())
 
     def lane_outward(self, lane: Lane, version: str) -> Lane | None:
         """The lane of a ring's users who fall outward to this version, which is one of ``lane.outer``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from router.core.rules import cookie_value
+from router.core.request import cookie_value
 from router.core.spec import CookieSpec, KeySpec, TrustSpec
 from router.proxy.facts import is_secure
 from router.proxy.forwarding import RING_PASS, cookie_line
@@ -156,6 +156,7 @@ def weigh(downstream: Downstream, service: Service, head: RequestHead, carried: 
     held = _held_pass(downstream, service, head, carried, key, now)
     if held is not None:
         token, found = held
+        carried.held = found
         head.override = found.ring
         if token == carried.linked and head.start.method in (b"GET", b"HEAD") and not wants_websocket(head):
             spec = CookieSpec(max_age=max(1, int(found.expires_at - now)))
@@ -167,12 +168,25 @@ def weigh(downstream: Downstream, service: Service, head: RequestHead, carried: 
     return b""
 
 
+def weigh_again(plane: DataPlane, service: Service, head: RequestHead, key: UserKey | None) -> None:
+    """A pass may have ended, or been taken back, since the request came that a long connection began with."""
+    held = head.carried.held if head.carried is not None else None
+    if held is not None and head.override == held.ring:
+        revoked = plane.verifier.revoked.get(service.spec.name, ())
+        if check_pass(held, service.spec.name, revoked, _user(key), time()) is not Verdict.VALID:
+            head.override = ""
+
+
+def _user(key: UserKey | None) -> str:
+    return "" if key is None else key.decode("utf-8", "surrogateescape")
+
+
 def _held_pass(
     downstream: Downstream, service: Service, head: RequestHead, carried: Carried, key: UserKey | None, now: float
 ) -> tuple[bytes, Pass] | None:
     """The first pass that holds: of the field, the link, the cookie. Each that does not is counted by its word."""
     plane, name = downstream.plane, service.spec.name
-    user = "" if key is None else key.decode("utf-8", "surrogateescape")
+    user = _user(key)
     for token in (carried.fields.get(b"x-ring-pass"), carried.linked, cookie_value(head.cookie, RING_PASS)):
         if not token:
             continue

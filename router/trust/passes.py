@@ -71,7 +71,7 @@ def sign_pass(keys: Sequence[KeySpec], service: str, ring: str, user: str, expir
     Raises ValueError where there is no key, or where an id is not made of letters, digits, ``-`` and ``_``.
     """
     if not keys:
-        raise ValueError("no key to sign with: add one under `trust: {keys: …}`")
+        raise ValueError("no key to sign with: add one under `signing_keys:`")
     key = keys[0]
     pass_id = pass_id or secrets.token_urlsafe(8)
     for id_, form in ((key.id, _KEY_ID), (pass_id, _PASS_ID)):
