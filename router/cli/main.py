@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "simulate": "simulate:simulate",
     "weights": "weights:weights",
     "backends": "backends:backends",
+    "tap": "tap:tap",
     "redis": "redis:redis",
     "healthcheck": "healthcheck:healthcheck",
     "version": "version:version",
