@@ -31,6 +31,7 @@ from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board
 from router.control.hub import Hub
+from router.control.people import People
 from router.control.rules import ServiceRules, rules_of
 from router.control.store import Store
 from router.control.taps import Listener, Taps
@@ -40,7 +41,7 @@ from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.process.backends import backends_state, rings_state
-from router.process.figures import store_figures
+from router.process.figures import store_figures, workers_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.tapping import listen
 from router.proxy.tls import client_context
@@ -102,6 +103,8 @@ class Control:
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
         )
+        self.people = People(settings.redis, lambda: self.store.state in ("live", "poll"), self._log)
+        self.hub.on_seen = self.people.saw
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -122,6 +125,7 @@ class Control:
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
+        self.people.start()
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
@@ -131,6 +135,7 @@ class Control:
         self.taps.end()
         await self.backends.stop()
         yielding.cancel()
+        await self.people.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -183,6 +188,7 @@ class Control:
         spec = self.board.spec
         if spec is None:
             return
+        self.people.installed(spec)
         self._say_warnings(before, spec)
         self.store.note_applied(spec, self._warnings)
 
@@ -288,6 +294,7 @@ class Control:
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
                 checks=self.backends.figures(),
+                flips=self.people.flips,
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -321,17 +328,7 @@ class Control:
             "generation": spec.generation if spec else 0,
             "applied_everywhere": self.hub.applied_everywhere,
             "published_at": self.hub.published_at,
-            "workers": [
-                {
-                    "slot": w.slot,
-                    "pid": w.pid,
-                    "generation": w.generation,
-                    "applied_at": w.applied_at,
-                    "connected": w.is_connected,
-                    "resident_bytes": w.counters.resident_bytes,
-                }
-                for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
-            ],
+            "workers": workers_state(self.hub),
             "services": {
                 service.name: {
                     **self._service_state(service, requests),

@@ -1,9 +1,11 @@
-"""What ``/metrics`` shows of the parts of control, as the exposition wants it."""
+"""What ``/metrics`` and the state show of the parts of control, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from router.control.hub import Hub
 from router.control.store import Store
 from router.telemetry.exposition import StoreFigures
 
@@ -19,3 +21,18 @@ def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
         poll_durations=store.poll_durations,
         poll_seconds_sum=store.poll_seconds_sum,
     )
+
+
+def workers_state(hub: Hub) -> list[dict[str, Any]]:
+    """The workers there are, by slot."""
+    return [
+        {
+            "slot": worker.slot,
+            "pid": worker.pid,
+            "generation": worker.generation,
+            "applied_at": worker.applied_at,
+            "connected": worker.is_connected,
+            "resident_bytes": worker.counters.resident_bytes,
+        }
+        for worker in sorted(hub.workers.values(), key=lambda worker: worker.slot)
+    ]
