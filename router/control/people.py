@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -68,6 +69,22 @@ async def about(client: Redis, service: str, spans: Sequence[Span], now: float) 
     for keys, share in parts:
         people += share * await client.pfcount(*keys)
     return round(people)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """About how many people were seen in two days, of all and of some spans each."""
+
+    everybody: int
+    moving: tuple[int, ...]
+
+
+async def estimate(client: Redis, service: str, moving: Sequence[Sequence[Span]], now: float) -> Estimate | None:
+    """About how many people there are in each of these lists of spans; None where nobody keeps count."""
+    everybody = await about(client, service, [(0, BUCKETS)], now)
+    if not everybody:
+        return None
+    return Estimate(everybody, tuple([min(everybody, await about(client, service, one, now)) for one in moving]))
 
 
 class People:
