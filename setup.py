@@ -42,6 +42,7 @@ COMPILED = [
     "router/proxy/plane.py",
     "router/proxy/pool.py",
     "router/proxy/pools.py",
+    "router/proxy/sightings.py",
     "router/proxy/tunnel.py",
     "router/proxy/upstream.py",
     "router/proxy/wheel.py",

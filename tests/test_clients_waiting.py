@@ -138,7 +138,7 @@ async def test_two_hundred_who_wait_hear_it_together(house: House, session: aioh
 
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(wait()) for _ in range(199)]
-        await until(lambda: len(house.at("/poll/all")) == 199)
+        await until(lambda: len(house.at("/poll/all")) == 199, within=30)
         async with session.post("/publish/all", data="now") as told:
             assert await told.text() == "199"
     assert {task.result() for task in waiting} == {"now"}

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "members": "members:members",
     "pass": "passes:passes",
     "backends": "backends:backends",
+    "tap": "tap:tap",
     "redis": "redis:redis",
     "healthcheck": "healthcheck:healthcheck",
     "version": "version:version",

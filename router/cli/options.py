@@ -188,6 +188,19 @@ def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
     return snapshot_in(fetch_state(admin_url), admin_url)
 
 
+def redis_of(config_path: Path | None, *, live: bool, admin_url: str) -> str | None:
+    """The Redis of the same config as in ``snapshot_of``, if there is one and it can be read here."""
+    from router.config.load import ConfigError, load_settings
+
+    try:
+        if live:
+            named = fetch_state(admin_url).get("config_path")
+            return load_settings(Path(named)).redis if isinstance(named, str) and named else None
+        return load_settings(find_config(config_path, admin_url)).redis
+    except (ConfigError, ConfigNotFound, AdminUnreachable):
+        return None
+
+
 def live_option(command: _Command) -> _Command:
     """``--live``: passes ``live: bool``."""
     return click.option(

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from router.cli import moving
 from router.cli.compiled import compiled
 from router.cli.options import (
     admin_option,
@@ -23,9 +24,11 @@ from router.cli.options import (
     optional_config_option,
     output_option,
     pick_name,
+    redis_of,
 )
 from router.core.decide import decide
 from router.core.hashing import BUCKETS, UserKey
+from router.core.moves import moves as core_moves
 from router.core.rules import Request
 from router.core.snapshot import Decision, Service, compile_service, default_basis_points
 from router.core.spec import ServiceSpec
@@ -93,12 +96,21 @@ def simulate(
         raise click.UsageError("--ids holds no user keys: write one a line")
     old, new = (compile_service(one, 0, about.tables, spec.trust) for one in (before, after))
     shares, moves = spread(new, keys), movement(old, new, keys) if changes is not None else None
+    hashed = core_moves(old, new) if changes is not None else []
+    people, why_not = None, ""
+    if hashed:
+        people, why_not = moving.ask_at(redis_of(config_path, live=live, admin_url=admin_url), after.name, hashed)
     if output == "json":
-        click.echo(json.dumps(_as_json(after, len(keys), shares, moves), indent=2))
+        said = _as_json(after, len(keys), shares, moves)
+        if moves is not None:
+            said["people"] = moving.as_json(hashed, people)
+        click.echo(json.dumps(said, indent=2))
         return
     _print_shares(after.name, len(keys), shares)
     if moves is not None:
         _print_moves(len(keys), moves)
+        if hashed:
+            moving.show_people(hashed, people, why_not)
     if any(ring.rules for ring in after.rings):
         click.echo("Users whom a rule (header, cookie) lets in are not foreseen here.")
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from router.cli import moving
 from router.cli.options import config_option, load_or_exit, output_option, pick_service
 
 if TYPE_CHECKING:
+    from router.config.settings import Service
+    from router.control.people import Estimate
     from router.control.rules import ServiceRules
     from router.control.weights import Change, Client
+    from router.core.live import Live
+    from router.core.moves import Move
 
 _Result = TypeVar("_Result")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -31,6 +36,7 @@ class Target:
 
     url: str
     rules: ServiceRules
+    service: Service
 
 
 def target_of(config_path: Path, service: str | None) -> Target:
@@ -45,7 +51,7 @@ def target_of(config_path: Path, service: str | None) -> Target:
             f"{config_path} has no `redis:`, so weights come from that file alone: change them there, or add e.g. "
             f"`redis: redis://127.0.0.1:6379/0`"
         )
-    return Target(settings.redis, rules_of(service_spec(name, chosen)))
+    return Target(settings.redis, rules_of(service_spec(name, chosen)), chosen)
 
 
 def ask(target: Target, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
@@ -133,13 +139,10 @@ def set_(words: tuple[str, ...], expect_rev: str | None, reason: str, is_dry_run
     if not wanted:
         raise click.UsageError("no weight given: e.g. canary=5")
     target = target_of(config_path, service)
-    _tell(
+    _change(
         target,
-        ask(
-            target,
-            lambda client: set_weights(
-                client, target.rules, wanted, reason=reason, expect_revision=expect_rev, is_dry_run=is_dry_run
-            ),
+        lambda client: set_weights(
+            client, target.rules, wanted, reason=reason, expect_revision=expect_rev, is_dry_run=is_dry_run
         ),
     )
 
@@ -173,7 +176,7 @@ def undo(service: str | None, reason: str, is_dry_run: bool, config_path: Path) 
     from router.control.weights import undo as undo_last
 
     target = target_of(config_path, service)
-    _tell(target, ask(target, lambda client: undo_last(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
+    _change(target, lambda client: undo_last(client, target.rules, reason=reason, is_dry_run=is_dry_run))
 
 
 @weights.command()
@@ -185,15 +188,41 @@ def reset(service: str | None, reason: str, is_dry_run: bool, config_path: Path)
     from router.control.weights import reset_weights
 
     target = target_of(config_path, service)
-    _tell(target, ask(target, lambda client: reset_weights(client, target.rules, reason=reason, is_dry_run=is_dry_run)))
+    _change(target, lambda client: reset_weights(client, target.rules, reason=reason, is_dry_run=is_dry_run))
 
 
-def _tell(target: Target, change: Change) -> None:
+def _change(target: Target, make: Callable[[Client], Awaitable[Change]]) -> None:
+    """Make a change, or only judge it, and say what came of it."""
+    from router.control.weights import read_current
+
+    async def change(client: Client) -> tuple[Change, list[Move], Estimate | None]:
+        before = (await read_current(client, target.rules)).parsed.live
+        made = await make(client)
+        if not made.is_dry_run:
+            return made, [], None
+        moves = _moves(target, before, made.live)
+        return made, moves, await moving.ask(client, target.rules.name, moves) if moves else None
+
+    made, moves, people = ask(target, change)
+    _tell(target, made, moves, people)
+
+
+def _moves(target: Target, before: Live, after: Live) -> list[Move]:
+    from router.config.compile import service_spec
+    from router.core.moves import moves
+    from router.core.snapshot import compile_service
+
+    old, new = (compile_service(service_spec(target.rules.name, target.service, live)) for live in (before, after))
+    return moves(old, new)
+
+
+def _tell(target: Target, change: Change, moves: Sequence[Move], people: Estimate | None) -> None:
     from router.control.link import safe_url
 
     for sentence in change.changes or ("no ring's weight changes",):
         click.echo(f"{target.rules.name}: {sentence}")
     if change.is_dry_run:
+        moving.show(moves, people, moving.UNCOUNTED)
         click.echo("dry run: nothing was written")
     else:
         click.echo(f"written as rev {change.revision}")

@@ -35,6 +35,7 @@ from router.telemetry.messages import (
     Install,
     Leaving,
     Report,
+    Seen,
     Tap,
     Tapped,
     decode_from_worker,
@@ -76,6 +77,7 @@ class Hub:
         self.spec: SnapshotSpec | None = None
         self.published_at = 0.0
         self.on_tapped: Callable[[Tapped], None] = lambda _: None
+        self.on_seen: Callable[[Seen], None] = lambda _: None
         self._tap = Tap()
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
@@ -163,6 +165,8 @@ class Hub:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
                         worker.counters = apply_report(worker.counters, unpack_counters(counters))
+                    case Seen() as seen if worker is not None:
+                        self.on_seen(seen)
                     case Tapped() as tapped if worker is not None:
                         self.on_tapped(tapped)
                     case Leaving(is_gone=is_gone) if worker is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from router.core.hashing import BUCKETS, UserKey, bucket_of, fingerprint
+from xxhash import xxh64_intdigest
+
+from router.core.hashing import BUCKETS, UserKey, fingerprint
 from router.core.request import UNKNOWN, Request, cookie_value, fingerprint_of
 from router.core.snapshot import Decision, Service
 
@@ -46,7 +48,8 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
             return ruled
     if key is None:
         return service.default
-    return service.by_hash[bisect_right(service.bounds, bucket_of(key, service.salt))]
+    request.digest = digest = xxh64_intdigest(service.salt + key)
+    return service.by_hash[bisect_right(service.bounds, digest % BUCKETS)]
 
 
 def forced_decision(service: Service, request: Request) -> Decision | None:
@@ -162,12 +165,15 @@ def _first_rule(service: Service, request: Request, denied: int) -> Decision | N
 def hashed_place(service: Service, request: Request, key: UserKey) -> int:
     """The place of the ring that owns the bucket; of two keys' places the outer one."""
     hashed = request.hashed
-    if hashed is not None:
-        bucket = bucket_of(hashed, service.salt)
-    elif service.salt:
-        bucket = bucket_of(key, service.salt)
+    if hashed is not None or service.salt:
+        digest = fingerprint(service.salt + (key if hashed is None else hashed))
     else:
-        bucket = fingerprint_of(request, key) % BUCKETS
+        digest = fingerprint_of(request, key)
     if request.outer is not None:
-        bucket = max(bucket, bucket_of(request.outer, service.salt))
-    return bisect_right(service.bounds, bucket)
+        digest = max(digest, fingerprint(service.salt + request.outer), key=_bucket)
+    request.digest = digest
+    return bisect_right(service.bounds, digest % BUCKETS)
+
+
+def _bucket(digest: int) -> int:
+    return digest % BUCKETS

@@ -33,8 +33,8 @@ class Request:
     """
 
     __slots__ = (
-        "certificate", "claims", "client", "cookie", "fingerprint", "hashed", "headers", "host", "is_trusted", "key",
-        "method", "now", "outer", "override", "path", "propagated", "query",
+        "certificate", "claims", "client", "cookie", "digest", "fingerprint", "hashed", "headers", "host", "is_trusted",
+        "key", "method", "now", "outer", "override", "path", "propagated", "query",
     )  # fmt: skip
 
     def __init__(
@@ -56,11 +56,13 @@ class Request:
         self.certificate = NOTHING
         self.override = ""
         self.propagated = ""
-        # These three are the decision's own notes, made where a service has shares, lists or a login mode.
+        # These are the decision's own notes, made where a service has shares, lists or a login mode.
         self.hashed: UserKey | None = None
         """What is hashed in the place of ``key``: the anonymous cookie's key of a user who logged in."""
         self.outer: UserKey | None = None
         """A second key that is hashed beside the first; the outer of the two places counts."""
+        self.digest = UNKNOWN
+        """The 64 bits that the bucket was taken from, where the hash decided."""
         self.fingerprint = UNKNOWN
         """Of ``key``, once somebody asked for it."""
 

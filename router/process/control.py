@@ -33,6 +33,7 @@ from router.control.board import Board, Found, shown
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.members import Members
+from router.control.people import People
 from router.control.rules import service_rules
 from router.control.store import Store
 from router.control.taps import Listener, Taps
@@ -42,7 +43,7 @@ from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.process.backends import backends_state, live_state, rings_state
-from router.process.figures import issuer_figures, store_figures
+from router.process.figures import issuer_figures, store_figures, workers_state
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.tapping import listen
 from router.proxy.tls import client_context
@@ -106,6 +107,8 @@ class Control:
         self.store = Store(
             settings.redis, service_rules(settings), state_dir, self.instance, self._refresh, self._log, self.members
         )
+        self.people = People(settings.redis, lambda: self.store.state in ("live", "poll"), self._log)
+        self.hub.on_seen = self.people.saw
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -131,6 +134,7 @@ class Control:
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
+        self.people.start()
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
         await self._stop.wait()
@@ -142,6 +146,7 @@ class Control:
         yielding.cancel()
         await self.issuers.stop()
         await self.members.stop()
+        await self.people.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -194,6 +199,7 @@ class Control:
         spec = self.board.spec
         if spec is None:
             return
+        self.people.installed(spec)
         self._say_warnings(before, spec)
         self.store.note_applied(spec, self._warnings)
 
@@ -311,6 +317,7 @@ class Control:
                 last_change_at=self.hub.published_at,
                 checks=self.backends.figures(),
                 issuers=issuer_figures(self.issuers),
+                flips=self.people.flips,
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -344,17 +351,7 @@ class Control:
             "generation": spec.generation if spec else 0,
             "applied_everywhere": self.hub.applied_everywhere,
             "published_at": self.hub.published_at,
-            "workers": [
-                {
-                    "slot": w.slot,
-                    "pid": w.pid,
-                    "generation": w.generation,
-                    "applied_at": w.applied_at,
-                    "connected": w.is_connected,
-                    "resident_bytes": w.counters.resident_bytes,
-                }
-                for w in sorted(self.hub.workers.values(), key=lambda w: w.slot)
-            ],
+            "workers": workers_state(self.hub),
             "services": {
                 service.name: {
                     **live_state(service.name, store, self._said_of(service.name)),

@@ -318,6 +318,8 @@ class Worker:
             self._trimmer.look(counters.connections)
             counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
             self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
+            for seen in self.plane.sightings.take():  # first: who sees a request counted knows whose it was
+                writer.write(frame(seen))
             writer.write(frame(Report(pack_counters(counters))))
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.core.decide import decide, identify
 from router.core.hashing import UserKey
+from router.core.request import UNKNOWN
 from router.core.snapshot import Service
 from router.proxy.client import client_behind, forwarded_by_trusted
 from router.proxy.exchange import Exchange
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 RATE_GRACE_SECONDS: Final = 20.0
 """How long an upload may be slower than ``body_rate`` (Apache's RequestReadTimeout, body=20)."""
+MOST_SEEN: Final = 8192
+"""Users of a service in one report: some 100 KiB."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -73,7 +76,12 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         if cookie:
             _follow(downstream, head, cookie, body is None, rest)
             return
-    lane = plane.lanes[service.index][decide(service, head, key).index]
+    decision = decide(service, head, key)
+    if head.digest != UNKNOWN:
+        seen = plane.sightings.now[service.index]
+        if len(seen) < MOST_SEEN:
+            seen[head.digest] = decision.place
+    lane = plane.lanes[service.index][decision.index]
     if not lane.pool.is_well:
         lane = lane.outward(plane)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from router.core.decide import decide, identify
 from router.core.snapshot import Reason, Service, Snapshot
 from router.core.spec import RingSpec
+from router.proxy.facts import gather
 from router.proxy.heads import RequestHead, ResponseHead, value_of, values
 from router.proxy.proofs import weigh_again
 from router.proxy.wheel import NEVER
@@ -36,7 +37,9 @@ def is_event_stream(head: ResponseHead) -> bool:
 class Lasting:
     """An open WebSocket or event stream, and what it was decided by."""
 
-    __slots__ = ("deadline", "exchange", "generation", "head", "looked_at", "ring", "service", "slot", "version")
+    __slots__ = (
+        "deadline", "exchange", "generation", "head", "looked_at", "needs", "ring", "service", "slot", "version",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, head: RequestHead) -> None:
         lane = exchange.lane
@@ -48,6 +51,8 @@ class Lasting:
         """The one that its ring was decided to have; empty until that is known, of users who fell outward."""
         self.generation = -1
         """Of the snapshot that it was decided by last."""
+        self.needs: frozenset[str] = frozenset()
+        """What of its head has been gathered."""
         self.deadline = NEVER
         self.slot = _OFF_THE_WHEEL
         self.looked_at = NEVER
@@ -120,12 +125,14 @@ class Changes:
         snapshot = self._plane.snapshot
         if snapshot is None:
             return
-        lasting.generation = snapshot.generation
+        is_new, lasting.generation = lasting.generation < 0, snapshot.generation
         head = lasting.head
         service = snapshot.find(head.host, head.path)
         if service is None or service.spec.name != lasting.service:
             lasting.exchange.come_back()
             return
+        if is_new:
+            lasting.needs = service.needs
         ring = _ring(service, lasting.ring)
         if ring is None:
             lasting.exchange.come_back()
@@ -143,6 +150,9 @@ class Changes:
             said = [value for value in values(head.lines, name) if b"\r\n" not in value]  # not those put in here
             if said and name not in head.headers:
                 head.headers[name] = b", ".join(said)
+        if not service.needs <= lasting.needs:
+            gather(exchange.downstream, service, head)
+            lasting.needs |= service.needs
         head.now = time()
         key = identify(service, head)
         if key is None and exchange.minted:

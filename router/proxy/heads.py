@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from router.core.rules import NOTHING, Request
+from router.core.request import NOTHING, UNKNOWN, Request
 from router.core.spec import LimitsSpec
 from router.proxy.forwarding import (
     CARRIED,
@@ -103,6 +103,7 @@ class RequestHead(Request):
         self.now = 0.0
         self.claims = self.certificate = NOTHING
         self.override = self.propagated = ""
+        self.digest = UNKNOWN
         self.start = start
         self.lines = lines
         self.length = -1

@@ -32,6 +32,7 @@ from router.proxy.pool import VersionPool
 from router.proxy.pools import Pools
 from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
+from router.proxy.sightings import Sightings
 from router.proxy.tables import OpenTables
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
@@ -65,6 +66,7 @@ class DataPlane:
         self.tunnels = 0
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
+        self.sightings = Sightings()
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
@@ -119,6 +121,7 @@ class DataPlane:
         for service in snapshot.services:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
+        self.sightings.begin(snapshot)
         trusted = tuple(listener.trusted_proxies)
         before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader

@@ -90,6 +90,8 @@ class Figures:
     checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
     """Of the endpoints that have active checks."""
     issuers: Mapping[str, IssuerFigures] = field(default_factory=dict)
+    flips: Mapping[str, int] = field(default_factory=dict)
+    """service → users seen in a ring further out than before"""
 
 
 def render(figures: Figures) -> bytes:
@@ -274,7 +276,14 @@ def _rings(figures: Figures) -> Iterator[Metric]:
         "ring_info", "What the ring runs and where its weight comes from.", ("service", "ring", "version", "source")
     )
     killed = _gauge("ring_killed", "1 while a kill keeps everybody out of the ring.", ("service", "ring"))
+    flips = _counter(
+        "ring_flips",
+        "Users whom the hash was seen to sort into a ring further out than in an earlier generation. Widening makes "
+        "none; narrowing a ring and killing one do, for each of the users who leave it and come again.",
+        ("service",),
+    )
     for service in figures.spec.services if figures.spec else ():
+        flips.add_metric([service.name], figures.flips.get(service.name, 0))
         source = figures.store.sources.get(service.name, "config")
         for ring in service.rings:
             is_default = ring is service.rings[-1]
@@ -282,7 +291,7 @@ def _rings(figures: Figures) -> Iterator[Metric]:
             target.add_metric([service.name, ring.name], points / 10_000)
             info.add_metric([service.name, ring.name, ring.version, source], 1)
             killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
-    yield from (target, info, killed)
+    yield from (target, info, killed, flips)
 
 
 def _health(figures: Figures) -> Iterator[Metric]:

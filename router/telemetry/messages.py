@@ -86,7 +86,17 @@ class Tapped(msgspec.Struct, tag="tapped"):
     dropped: dict[int, int]
 
 
-FromWorker = Hello | Applied | Report | Leaving | Tapped
+class Seen(msgspec.Struct, tag="seen"):
+    """Worker → control, once a second: users whom the hash sorted by this snapshot, service → digest → ring's place.
+
+    A digest is what the bucket was taken from; places count from the innermost ring, 0.
+    """
+
+    generation: int
+    users: dict[str, dict[int, int]]
+
+
+FromWorker = Hello | Applied | Report | Leaving | Seen | Tapped
 FromControl = Install | Tap
 
 
