@@ -83,6 +83,7 @@ class TableFile:
         if is_gone:
             with contextlib.suppress(OSError):
                 os.unlink(self._at)
+        fcntl.flock(self._handle, fcntl.LOCK_UN)  # the mapping has a descriptor of its own, and with it the lock
         os.close(self._handle)
 
 

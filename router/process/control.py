@@ -230,8 +230,8 @@ class Control:
             self._log.warning(sentence)
 
     def _said_of(self, service: str) -> list[str]:
-        known = self._troubles.items()
-        return [*self._warnings.get(service, ()), *(warning(key[1], one) for key, one in known if key[0] == service)]
+        found = (warning(key[1], one) for key, one in self._troubles.items() if key[0] == service)
+        return [*self._warnings.get(service, ()), *found]
 
     def reload(self) -> None:
         """SIGHUP: look at the file now, and say so whatever comes of it."""
@@ -318,6 +318,7 @@ class Control:
                 checks=self.backends.figures(),
                 issuers=issuer_figures(self.issuers),
                 flips=self.people.flips,
+                members={name: self.members.counts(name) for name in self.settings.services},
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )

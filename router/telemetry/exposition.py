@@ -90,6 +90,8 @@ class Figures:
     checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
     """Of the endpoints that have active checks."""
     issuers: Mapping[str, IssuerFigures] = field(default_factory=dict)
+    members: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """service → ring → members in its table"""
     flips: Mapping[str, int] = field(default_factory=dict)
     """service → users seen in a ring further out than before"""
 
@@ -291,7 +293,11 @@ def _rings(figures: Figures) -> Iterator[Metric]:
             target.add_metric([service.name, ring.name], points / 10_000)
             info.add_metric([service.name, ring.name, ring.version, source], 1)
             killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
-    yield from (target, info, killed, flips)
+    members = _gauge("members", "Users whom a list has in the ring, by the table of it.", ("service", "ring"))
+    for service_name, counts in figures.members.items():
+        for ring_name, count in counts.items():
+            members.add_metric([service_name, ring_name], count)
+    yield from (target, info, killed, flips, members)
 
 
 def _health(figures: Figures) -> Iterator[Metric]:
