@@ -15,7 +15,7 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
 # Most stories wait for something most of the time.
 SPREAD := -n 3 --dist loadfile
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation outage disruption failing memory slow_clients soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients soak
 
 .PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list

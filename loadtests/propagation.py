@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from loadtests import report
+from loadtests import report, rig
 from router.control.redis_server import free_port, launch
 from tests.running import Router, running_router, steady_load
 
@@ -64,9 +64,9 @@ async def _writes(router: Router, port: int, writes: int) -> list[float]:
     taken = []
     for i in range(writes):
         weight = f"{5 + (i + 1) / 100:.2f}"
-        words = ["HSET", KEY, "canary", weight]
+        said = rig.resp("HSET", KEY, "canary", weight)
         started = time.time()
-        writer.write(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w.encode()) for w in words))
+        writer.write(said)
         await reader.readline()
         while True:
             await asyncio.sleep(PAUSE_SECONDS)

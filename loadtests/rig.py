@@ -247,6 +247,12 @@ def _answers(url: str) -> bool:
     return True
 
 
+def resp(*words: str) -> bytes:
+    """A command as Redis takes it from redis-cli (RESP2, array of bulk strings)."""
+    said = [word.encode() for word in words]
+    return b"*%d\r\n" % len(said) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in said)
+
+
 # -- load --------------------------------------------------------------------------------------------------------------
 
 _LUA: Final = """

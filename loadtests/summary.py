@@ -71,6 +71,25 @@ def propagation(document: Document) -> Figures:
     yield "failed requests", f"{sum(one['failed_requests'] for one in document['summary'].values())}"
 
 
+def members(document: Document) -> Figures:
+    found = document["summary"]
+    yield "bytes per member, in the table that all workers share", report.shown(found["table_bytes_each"], 1)
+    yield "bytes per member, what the whole router has more", report.shown(found["whole_router_bytes_each"], 1)
+    yield "s from a start with nothing", report.shown(found["sync_from_empty_s"], 1)
+    for way in ("shard", "short_list"):
+        one = found[f"effect_{way}_ms"]
+        yield f"ms from SADD to all workers ({way.replace('_', ' ')})", f"p50 {one['p50']:.1f}, p99 {one['p99']:.1f}"
+    shown = f"{found['cpu_ratio']:.3f} ({found['cpu_ratio_min']:.3f}–{found['cpu_ratio_max']:.3f})"
+    yield "CPU per request, with ÷ without members", shown
+
+
+def widening(document: Document) -> Figures:
+    found = document["summary"]
+    yield "users who moved outward", f"{found['users_who_moved_outward']} of {found['users']}"
+    yield "ring_flips_total", report.shown(found["ring_flips_total"], 0)
+    yield "failed requests", f"{found['failed_requests']}"
+
+
 def outage(document: Document) -> Figures:
     for fault, seconds in document["summary"].items():
         yield f"Redis {fault}: s from its return until a new weight applies", report.shown(seconds, 2)
@@ -130,6 +149,8 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "idle": idle,
     "bodies": bodies,
     "propagation": propagation,
+    "members": members,
+    "widening": widening,
     "outage": outage,
     "disruption": disruption,
     "failing": failing,

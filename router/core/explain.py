@@ -148,8 +148,7 @@ def explain(service: Service, request: Request, tables: Tables = no_tables) -> T
     """
     key = identify(service, request)
     decision = decide(service, request, key)
-    if service.is_intricate:
-        take_notes(service, request, key)
+    take_notes(service, request, key)
     denied = denied_places(service, request) if service.denied else 0
     member = None if key is None else member_decision(service, request, key, denied)
     mints = service.anonymous_cookie.decode() if key is None and service.anonymous_cookie is not None else None
