@@ -74,7 +74,10 @@ def explain(
     if user is not None:
         _identify_as(chosen, request, to_bytes(user))
     spec = about.snapshot.spec
+    # --user may stand for what only a trusted peer says; that does not make the peer trusted in anything else.
+    believed, request.is_trusted = request.is_trusted, asked.is_trusted
     proofs = weigh(request, chosen, spec.trust, mode=spec.listener.mode, is_outbound=asked.is_outbound)
+    request.is_trusted = believed
     trace = explain_request(chosen, request, about.tables)
     if output == "json":
         click.echo(json.dumps(as_json(trace, proofs, about.notes), indent=2, ensure_ascii=False))
