@@ -222,7 +222,7 @@ PASSES = [
 ]
 
 
-@pytest.mark.parametrize(("word", "verdict"), PASSES)
+@pytest.mark.parametrize(("word", "verdict"), PASSES, ids=range(len(PASSES)))
 def test_a_pass_is_weighed_as_the_proxy_weighs_it(config: Path, word: str, verdict: str) -> None:
     for place in (("--pass", word), ("--cookie", f"ring_pass={word}"), ("--query", f"a=b&ring_pass={word}")):
         found = explained(config, "--user", OUTER, *place)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
-from router.cli.options import check_ring, config_option, output_option
-from router.cli.weights import ask, target_of
+from router.cli.options import ask_redis, check_ring, config_option, output_option
+from router.cli.weights import target_of
 
 if TYPE_CHECKING:
     from router.cli.weights import Target
@@ -58,7 +58,9 @@ def add(ring: str, keys: tuple[str, ...], service: str | None, reason: str, conf
 
     target = _target(config_path, service, ring)
     name = target.rules.name
-    count = ask(target, lambda client: member_lists.add(client, name, ring, [one.encode() for one in keys], reason))
+    count = ask_redis(
+        target.url, lambda client: member_lists.add(client, name, ring, [one.encode() for one in keys], reason)
+    )
     click.echo(f"{name}: {count} of {len(keys)} new in {ring}")
 
 
@@ -70,7 +72,9 @@ def remove(ring: str, keys: tuple[str, ...], service: str | None, reason: str, c
 
     target = _target(config_path, service, ring)
     name = target.rules.name
-    count = ask(target, lambda client: member_lists.remove(client, name, ring, [one.encode() for one in keys], reason))
+    count = ask_redis(
+        target.url, lambda client: member_lists.remove(client, name, ring, [one.encode() for one in keys], reason)
+    )
     click.echo(f"{name}: {count} of {len(keys)} gone from {ring}")
 
 
@@ -102,10 +106,12 @@ def import_(ring: str, file: BinaryIO, merge: bool, service: str | None, reason:
             progress.advance(task, count)
 
         if merge:
-            come = ask(target, lambda client: member_lists.add(client, name, ring, keys, reason, told))
+            come = ask_redis(target.url, lambda client: member_lists.add(client, name, ring, keys, reason, told))
             gone = 0
         else:
-            come, gone = ask(target, lambda client: member_lists.replace(client, name, ring, keys, reason, told))
+            come, gone = ask_redis(
+                target.url, lambda client: member_lists.replace(client, name, ring, keys, reason, told)
+            )
     click.echo(f"{name}: {come} new in {ring}, {gone} gone from it, of {len(keys)} in {file.name}")
 
 
@@ -124,7 +130,7 @@ def export_(ring: str, service: str | None, config_path: Path) -> None:
         async for key in member_lists.export(client, target.rules.name, ring):
             out.write(key + b"\n")
 
-    ask(target, write)
+    ask_redis(target.url, write)
 
 
 @members.command("count")
@@ -140,7 +146,7 @@ def count_(service: str | None, config_path: Path, output: str) -> None:
     async def counts(client: Client) -> dict[str, int]:
         return {ring: await member_lists.count(client, target.rules.name, ring) for ring in target.rules.rings}
 
-    found = ask(target, counts)
+    found = ask_redis(target.url, counts)
     if output == "json":
         click.echo(json.dumps({"service": target.rules.name, "members": found}, indent=2))
         return
@@ -159,7 +165,7 @@ def find(key: str, service: str | None, config_path: Path, output: str) -> None:
 
     target = _target(config_path, service)
     rules = target.rules
-    found = ask(target, lambda client: member_lists.find(client, rules.name, rules.rings, key.encode()))
+    found = ask_redis(target.url, lambda client: member_lists.find(client, rules.name, rules.rings, key.encode()))
     if output == "json":
         click.echo(json.dumps({"service": rules.name, "key": key, "rings": found}, indent=2))
     elif found:

@@ -1,7 +1,7 @@
 """What the commands share: where the config file is, how to print, and how to ask the running router.
 
 It ends a command with one clear sentence and an exit code (2: the config is invalid or cannot be found), never with a
-traceback. It never writes anything but words, and it asks nobody but the admin address it was given.
+traceback. It never writes anything but words, and it asks nobody but the admin address and the Redis it was given.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -19,6 +19,7 @@ import click
 
 if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no config must not pay for it
     from router.config.settings import Service, Settings
+    from router.control.weights import Client
     from router.core.spec import SnapshotSpec
 
 CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
@@ -31,6 +32,7 @@ EXIT_INVALID_CONFIG: Final = 2
 """Published: "config invalid, do not restart" (systemd's RestartPreventExitStatus=2)."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 
 class ConfigNotFound(click.ClickException):
@@ -139,6 +141,22 @@ def pick_service(settings: Settings, name: str | None) -> tuple[str, Service]:
     """Name and settings of the wanted service; the only service if none is wanted."""
     chosen = pick_name(list(settings.services), name)
     return chosen, settings.services[chosen]
+
+
+def ask_redis(url: str, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+    """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
+    import asyncio
+
+    from router.control.weights import Refused, Unreachable, open_redis
+
+    async def asking() -> _Result:
+        async with open_redis(url) as client:
+            return await question(client)
+
+    try:
+        return asyncio.run(asking())
+    except (Refused, Unreachable) as error:
+        raise click.ClickException(str(error)) from None
 
 
 def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:

@@ -6,18 +6,17 @@ The token goes to standard output and everything about it to standard error, so 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from router.cli.options import (
+    ask_redis,
     config_option,
     find_config,
     load_or_exit,
@@ -182,7 +181,7 @@ def list_revoked(service: str | None, config_path: Path, output: str) -> None:
             for name in names
         }
 
-    found = _ask(_url(settings, config_path), read)
+    found = ask_redis(_url(settings, config_path), read)
     if output == "json":
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -202,22 +201,8 @@ def _revoke(settings: Settings, config_path: Path, services: list[str], field: s
     async def write(client: Client) -> list[bool]:
         return [await revoke(client, name, field, until=until, reason=reason) for name in services]
 
-    for name, is_new in zip(services, _ask(_url(settings, config_path), write), strict=True):
+    for name, is_new in zip(services, ask_redis(_url(settings, config_path), write), strict=True):
         click.echo(f"{name}: {field} is revoked" + ("" if is_new else " already"))
-
-
-def _ask(url: str, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
-    """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
-    from router.control.weights import Refused, Unreachable, open_redis
-
-    async def ask() -> _Result:
-        async with open_redis(url) as client:
-            return await question(client)
-
-    try:
-        return asyncio.run(ask())
-    except (Refused, Unreachable) as error:
-        raise click.ClickException(str(error)) from None
 
 
 def _url(settings: Settings, config_path: Path) -> str:
@@ -296,7 +281,7 @@ def _verdict(settings: Settings, found: Pass) -> tuple[Verdict, str]:
         note = "without `redis:` nothing can be revoked"
     else:
         try:
-            entries = _ask(settings.redis, lambda client: read_revoked(client, found.service))
+            entries = ask_redis(settings.redis, lambda client: read_revoked(client, found.service))
             revoked = frozenset(one.field for one in entries if one.matters(now))
         except click.ClickException as error:
             note = f"whether it is revoked is not known: {error.message}"

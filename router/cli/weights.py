@@ -5,7 +5,6 @@ The words only; what happens in Redis is in ``router.control.weights``.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from router.cli import moving
-from router.cli.options import config_option, load_or_exit, output_option, pick_service
+from router.cli.options import ask_redis, config_option, load_or_exit, output_option, pick_service
 
 if TYPE_CHECKING:
     from router.config.settings import Service
@@ -54,20 +53,6 @@ def target_of(config_path: Path, service: str | None) -> Target:
     return Target(settings.redis, rules_of(service_spec(name, chosen)), chosen)
 
 
-def ask(target: Target, question: Callable[[Client], Awaitable[_Result]]) -> _Result:
-    """Ask Redis; a refusal or an unreachable Redis is one sentence and exit code 1."""
-    from router.control.weights import Refused, Unreachable, open_redis
-
-    async def asking() -> _Result:
-        async with open_redis(target.url) as client:
-            return await question(client)
-
-    try:
-        return asyncio.run(asking())
-    except (Refused, Unreachable) as error:
-        raise click.ClickException(str(error)) from None
-
-
 def _service_argument(command: _Command) -> _Command:
     return click.argument("service", required=False)(command)
 
@@ -93,7 +78,7 @@ def get(service: str | None, config_path: Path, output: str) -> None:
 
     target = target_of(config_path, service)
     rules = target.rules
-    current = ask(target, lambda client: read_current(client, rules))
+    current = ask_redis(target.url, lambda client: read_current(client, rules))
     live = current.parsed.live
     effective = rules.effective_weights(live)
     effective[rules.default_ring] = WHOLE - sum(effective.values())
@@ -157,7 +142,7 @@ def history(service: str | None, count: int, config_path: Path, output: str) -> 
     from router.control.weights import history as read_history
 
     target = target_of(config_path, service)
-    entries = ask(target, lambda client: read_history(client, target.rules.name, count))
+    entries = ask_redis(target.url, lambda client: read_history(client, target.rules.name, count))
     if output == "json":
         click.echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
         return
@@ -203,7 +188,7 @@ def _change(target: Target, make: Callable[[Client], Awaitable[Change]]) -> None
         moves = _moves(target, before, made.live)
         return made, moves, await moving.ask(client, target.rules.name, moves) if moves else None
 
-    made, moves, people = ask(target, change)
+    made, moves, people = ask_redis(target.url, change)
     _tell(target, made, moves, people)
 
 
