@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from router.proxy.lines import RequestLine
 from router.telemetry.access_log import QUEUE_LINES, AccessLog
 from tests.house import fixed, raw_backend, running_plane, shop, snapshot
@@ -108,7 +110,7 @@ def test_workers_that_share_a_slow_pipe_do_not_tear_each_others_lines() -> None:
 FULL = """
 import os, resource, sys
 from router.telemetry.access_log import AccessLog
-resource.setrlimit(resource.RLIMIT_FSIZE, (1050, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 out = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 log = AccessLog(out, "json")
 def say(first, last):
@@ -126,11 +128,13 @@ print(log.dropped)
 """
 
 
-def test_a_line_that_was_cut_by_a_full_disk_is_counted_and_spoils_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room", "cut"), [(1050, 1), (81 * 13 - 1, 0)], ids=["a part", "all but its end"])
+def test_a_line_that_was_cut_by_a_full_disk_is_counted_and_spoils_no_other(tmp_path: Path, room: int, cut: int) -> None:
     path = tmp_path / "access.log"
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, timeout=30, check=True)
+    command = [sys.executable, "-c", FULL, path, str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     lines = path.read_text().splitlines()
     whole = [line for line in lines if line.endswith("}")]
-    assert len(whole) == len(lines) - 1, "one is cut, and stands by itself"
+    assert len(whole) == len(lines) - cut, "what is cut stands by itself"
     assert len(whole) + int(done.stdout) == 400
     assert [json.loads(line)["n"] for line in whole[-200:]] == list(range(100_200, 100_400))

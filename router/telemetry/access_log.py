@@ -182,7 +182,9 @@ class AccessLog:
                 time.sleep(FLUSH_SECONDS)
             except OSError:
                 self._is_torn = True
-                return min(lines, data.count(b"\n", max(at, mended)))
+                # A line that lacks nothing but its end is whole once the next write mends it.
+                is_whole = at > mended and data[at : at + 1] == b"\n"
+                return min(lines, data.count(b"\n", max(at, mended)) - is_whole)
         self._is_torn = False
         return 0
 
