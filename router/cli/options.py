@@ -10,8 +10,9 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http.client import HTTPException
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -159,28 +160,47 @@ def ask_redis(url: str, question: Callable[[Client], Awaitable[_Result]]) -> _Re
         raise click.ClickException(str(error)) from None
 
 
-def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
-    """``GET {admin}/api/v1/state`` of the running router. Raises ``AdminUnreachable``, which names the remedy."""
-    url = (admin_url if "://" in admin_url else f"http://{admin_url}").rstrip("/") + "/api/v1/state"
+@contextmanager
+def admin_response(admin_url: str, target: str, timeout: float = ADMIN_TIMEOUT_SECONDS) -> Iterator[HTTPResponse]:
+    """``GET`` of the running router's admin side. Raises ``AdminUnreachable``, which names the remedy; a refusal is an
+    ``HTTPError``.
+    """
+    url = (admin_url if "://" in admin_url else f"http://{admin_url}").rstrip("/") + target
     if not url.startswith(("http://", "https://")):  # urllib would open file:// as well
         raise AdminUnreachable(f"{admin_url} is not an HTTP address: use --admin {DEFAULT_ADMIN}")
     # Never through a proxy from the environment: the admin side is on loopback or in the same network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=ADMIN_TIMEOUT_SECONDS) as response:
+        response: HTTPResponse = opener.open(url, timeout=timeout)
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, HTTPException, ValueError) as error:
+        raise _unreachable(url, error) from None
+    with response:
+        yield response
+
+
+def _unreachable(url: str, error: Exception) -> AdminUnreachable:
+    why = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return AdminUnreachable(
+        f"no router answers at {url} ({why}): start it with `ring-router run`, "
+        f"or give the `admin.listen` address of its config with --admin"
+    )
+
+
+def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
+    """``GET {admin}/api/v1/state`` of the running router. Raises ``AdminUnreachable``, which names the remedy."""
+    try:
+        with admin_response(admin_url, "/api/v1/state") as response:
             state = json.load(response)
     except urllib.error.HTTPError as error:
         raise AdminUnreachable(
-            f"{url} answered {error.code} {error.reason}: is that the router's admin address?"
+            f"{error.url} answered {error.code} {error.reason}: is that the router's admin address?"
         ) from None
     except (OSError, HTTPException, ValueError) as error:
-        why = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise AdminUnreachable(
-            f"no router answers at {url} ({why}): start it with `ring-router run`, "
-            f"or give the `admin.listen` address of its config with --admin"
-        ) from None
+        raise _unreachable(admin_url, error) from None
     if not isinstance(state, dict):
-        raise AdminUnreachable(f"{url} did not answer with a JSON object: is that the router's admin address?")
+        raise AdminUnreachable(f"{admin_url} did not answer with a JSON object: is that the router's admin address?")
     return state
 
 

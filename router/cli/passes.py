@@ -17,6 +17,7 @@ import click
 
 from router.cli.options import (
     ask_redis,
+    check_ring,
     config_option,
     find_config,
     load_or_exit,
@@ -68,7 +69,7 @@ def passes(
     name, chosen = pick_service(settings, service)
     if ring is None:
         raise click.UsageError(f"--ring is missing: {', '.join(one.name for one in chosen.rings)}")
-    _check_ring(name, chosen, ring)
+    _check_admits(name, chosen, ring)
     seconds = _span(expires)
     expires_at = int(time.time()) + seconds
     try:
@@ -231,13 +232,8 @@ def _signing_first(settings: Settings, path: Path, key_id: str | None) -> tuple[
     return (*chosen, *keys)
 
 
-def _check_ring(name: str, service: Service, ring: str) -> None:
-    from router.config.problems import did_you_mean
-
-    rings = [one.name for one in service.rings]
-    if ring not in rings:
-        hint = did_you_mean(ring, rings) or f"there is: {', '.join(rings)}"
-        raise click.UsageError(f"there is no ring {ring!r} in {name}: {hint}")
+def _check_admits(name: str, service: Service, ring: str) -> None:
+    check_ring(ring, [one.name for one in service.rings], name)
     if service.override == "off":
         raise click.ClickException(f"{name} takes no passes: it says `override: off`")
 

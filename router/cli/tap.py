@@ -11,14 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Iterator
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import Any, Final
 
 import click
 
-from router.cli.options import AdminUnreachable, admin_option, output_option
+from router.cli.options import AdminUnreachable, admin_option, admin_response, output_option
 
 SILENCE_SECONDS: Final = 10.0
 """The router says something every second."""
@@ -40,7 +39,7 @@ def tap(service: str, ring: str, rate: int, admin_url: str, output: str) -> None
     query = urllib.parse.urlencode({"service": service, "ring": ring, "rate": rate})
     lines = Lines(is_json=output == "json", is_terminal=sys.stdout.isatty())
     try:
-        with _listening(admin_url, query) as response:
+        with admin_response(admin_url, f"/api/v1/tap?{query}", SILENCE_SECONDS) as response:
             for kind, said in events(response):
                 if kind == "dropped":
                     lines.note(int(said["dropped"]))
@@ -49,29 +48,13 @@ def tap(service: str, ring: str, rate: int, admin_url: str, output: str) -> None
         click.echo("the router stopped", err=True)
     except KeyboardInterrupt:
         pass
+    except urllib.error.HTTPError as error:
+        why = error.read(1000).decode("utf-8", "replace").strip()
+        raise AdminUnreachable(f"the router at {admin_url} refuses: {why or error}") from None
     except BrokenPipeError:  # who reads this has seen enough; nothing may be written at the exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, HTTPException) as error:
         raise AdminUnreachable(f"the router at {admin_url} is gone: {error or type(error).__name__}") from None
-
-
-def _listening(admin_url: str, query: str) -> HTTPResponse:
-    url = (admin_url if "://" in admin_url else f"http://{admin_url}").rstrip("/") + "/api/v1/tap?" + query
-    if not url.startswith(("http://", "https://")):  # urllib would open file:// as well
-        raise AdminUnreachable(f"{admin_url} is not an HTTP address: give the `admin.listen` address with --admin")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        response: HTTPResponse = opener.open(url, timeout=SILENCE_SECONDS)
-    except urllib.error.HTTPError as error:
-        said = error.read(1000).decode("utf-8", "replace").strip()
-        raise AdminUnreachable(f"the router at {admin_url} refuses: {said or error}") from None
-    except (OSError, HTTPException, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise AdminUnreachable(
-            f"no router answers at {admin_url} ({why}): start it with `ring-router run`, or give the `admin.listen` "
-            f"address of its config with --admin"
-        ) from None
-    return response
 
 
 def events(lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:

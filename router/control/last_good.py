@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from router.control.disk import Rejected as Rejected
-from router.control.disk import read_own, replace_whole
+from router.control.disk import Rejected, read_own, replace_whole
 from router.control.parse import fit
 from router.control.rules import WHOLE, ServiceRules
 from router.core.live import Live

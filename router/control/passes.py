@@ -17,10 +17,10 @@ from redis.exceptions import ResponseError, WatchError
 
 from router.control.audit import UNSET, note
 from router.control.keys import MAX_FIELDS, REVISION_FIELD, key_of
+from router.control.revoked import until_and_reason
 from router.control.weights import ATTEMPTS, Refused
 
 _FIELD: Final = re.compile(r"(pass|key):[A-Za-z0-9_-]{1,64}")
-_UNTIL: Final = re.compile(r"([0-9]{1,11})(?:\s+(.*))?", re.DOTALL)
 LONGEST_REASON: Final = 500
 
 
@@ -98,8 +98,5 @@ async def _try_revoke(client: Redis, service: str, field: str, until: int, reaso
 
 
 def _revocation(name: bytes, value: bytes) -> Revocation:
-    field, text = name.decode("utf-8", "backslashreplace"), value.decode("utf-8", "backslashreplace")
-    found = _UNTIL.fullmatch(text)
-    if found is None:
-        return Revocation(field, None, text)
-    return Revocation(field, int(found[1]), found[2] or "")
+    until, reason = until_and_reason(value)
+    return Revocation(name.decode("utf-8", "backslashreplace"), until, reason.decode("utf-8", "backslashreplace"))

@@ -20,8 +20,14 @@ from router.core.live import Live
 MOST: Final = 2 * MAX_FIELDS["revoked"]
 """Of what is in the hash and what is held besides: somebody who writes others again and again must not fill a disk."""
 _FIELD: Final = re.compile(rb"(?:pass|key):[A-Za-z0-9._~+/=:@-]{1,128}")
-_UNTIL: Final = re.compile(rb"([0-9]{1,11})(?:\s.*)?", re.DOTALL)
+_UNTIL: Final = re.compile(rb"([0-9]{1,11})(?:\s+(.*))?", re.DOTALL)
 """Seconds, then optionally a reason. Eleven digits are the year 5138; milliseconds have thirteen by now."""
+
+
+def until_and_reason(value: bytes) -> tuple[int | None, bytes]:
+    """Of one field: Unix time until which it matters (0: for ever; None: it says none), and what is said besides."""
+    found = _UNTIL.fullmatch(value)
+    return (None, value) if found is None else (int(found[1]), found[2] or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,14 @@ def revoked_of(fields: Mapping[bytes, bytes], service: str, held: Live, now: flo
             )
             bad.append(Refusal(key, show(name), show(value), "unknown_field", message))
             continue
-        field, until = name.decode(), _UNTIL.fullmatch(value)
+        field, (until, _) = name.decode(), until_and_reason(value)
         if until is None:
             message = (
                 f"{field} is revoked for ever: {show(value)} does not begin with a Unix time in seconds, or 0: "
                 f"HSET {key} {field} '0 REASON'"
             )
             bad.append(Refusal(key, field, show(value), "not_a_time", message))
-        said[field] = 0 if until is None else int(until[1])
+        said[field] = until or 0
     before = {field: held.revoked_until.get(field, 0) for field in held.revoked}
     stays = {field: until for field, until in before.items() if field not in said and _matters(until, now)}
     if stays:

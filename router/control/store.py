@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 import structlog
 
 from router.config.endpoints import unknown_drains
+from router.control.disk import Rejected
 from router.control.in_force import in_force
 from router.control.keys import HASHES, RawService, key_of
-from router.control.last_good import Keeper, Rejected, load
+from router.control.last_good import Keeper, load
 from router.control.link import TROUBLE, BadURL, error_kind, error_text, make_client, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
 from router.control.rules import ServiceRules, say_changes, say_weights

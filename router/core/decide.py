@@ -57,13 +57,7 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
 def _decide_by_tables(service: Service, request: Request, key: UserKey) -> Decision:
     """The same for services that have member tables and nothing else that takes care: what most long lists are."""
     number = fingerprint(key)
-    member = service.members.get(key) if service.members else None
-    for decision, table in service.tables:
-        if member is not None and decision.place >= member.place:
-            break
-        if table.has(number):
-            member = decision
-            break
+    member = _in_tables(service, number, 0, service.members.get(key))
     if member is not None:
         return member
     if not service.rules.is_empty:

@@ -231,13 +231,10 @@ def _rule_steps(service: Service, request: Request, tables: Tables, decision: De
 
 
 def _hash_step(service: Service, request: Request, key: UserKey, denied: int) -> HashStep:
-    bucket = bucket_of(request.hashed or key, service.salt)
-    if request.outer is not None:
-        bucket = max(bucket, bucket_of(request.outer, service.salt))
     at = hashed_place(service, request, key)
     is_default = at == len(service.bounds)
     return HashStep(
-        bucket=bucket,
+        bucket=request.digest % BUCKETS,  # as it was noted just now
         ring=service.spec.rings[at].name,
         lands_in=landing(service, at, denied).ring,
         inner_border=service.bounds[at - 1] if at else 0,
