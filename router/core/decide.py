@@ -37,8 +37,6 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
         if forced is not None:
             return forced
     if service.is_intricate:
-        if service.has_only_tables and key is not None:
-            return _decide_by_tables(service, request, key)
         return _decide_with_care(service, request, key)
     if key is not None and service.members:
         member = service.members.get(key)
@@ -51,20 +49,6 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
     if key is None:
         return service.default
     request.digest = digest = xxh64_intdigest(service.salt + key)
-    return service.by_hash[bisect_right(service.bounds, digest % BUCKETS)]
-
-
-def _decide_by_tables(service: Service, request: Request, key: UserKey) -> Decision:
-    """The same for services that have member tables and nothing else that takes care: what most long lists are."""
-    number = fingerprint(key)
-    member = _in_tables(service, number, 0, service.members.get(key))
-    if member is not None:
-        return member
-    if not service.rules.is_empty:
-        _, ruled = service.rules.first(request)
-        if ruled is not None:
-            return ruled
-    request.digest = digest = number if not service.salt else fingerprint(service.salt + key)
     return service.by_hash[bisect_right(service.bounds, digest % BUCKETS)]
 
 

@@ -82,8 +82,6 @@ class Service:
     astray: Decision
     """For a propagated ring that this service does not have."""
     is_intricate: bool
-    has_only_tables: bool
-    """Of all that makes it intricate."""
     find_anonymous: Finder | None
     """Asks for the anonymous cookie's key beside the user's own, where both count."""
     takes_outer: bool
@@ -262,7 +260,6 @@ def compile_service(
     leading = plain.index(None) if None in plain else len(plain)
     has_two = anonymous is not None and len(spec.identity) > 1 and spec.login != "user_wins"
     conditions = _conditions(spec)
-    takes_care = bool(denies or has_two or any(asks_for_keys(one) for one in conditions))
     needs = _needs(spec, conditions)
     return Service(
         index=index,
@@ -282,8 +279,7 @@ def compile_service(
         overrides={name: decisions.of(place, Reason.OVERRIDE) for name, place in landings.items()},
         propagated={name: decisions.of(place, Reason.PROPAGATED) for name, place in landings.items()},
         astray=decisions.of(last, Reason.PROPAGATED),
-        is_intricate=takes_care or bool(lists),
-        has_only_tables=bool(lists) and not takes_care,
+        is_intricate=bool(denies or lists or has_two or any(asks_for_keys(one) for one in conditions)),
         find_anonymous=finder_of(anonymous, signer) if anonymous is not None and has_two else None,
         takes_outer=spec.login == "outer_wins",
         tables=tuple(lists),
