@@ -35,6 +35,7 @@ COMPILED = [
     "router/proxy/forwarding.py",
     "router/proxy/framing.py",
     "router/proxy/grammar.py",
+    "router/proxy/headcount.py",
     "router/proxy/heads.py",
     "router/proxy/lane.py",
     "router/proxy/lines.py",

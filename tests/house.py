@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.spec import EndpointSpec, ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec, VersionSpec
+from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -65,7 +66,7 @@ class RunningPlane:
 
 
 @asynccontextmanager
-async def running_plane(spec: SnapshotSpec) -> AsyncIterator[RunningPlane]:
+async def running_plane(spec: SnapshotSpec, headcount: Headcount | None = None) -> AsyncIterator[RunningPlane]:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -77,7 +78,7 @@ async def running_plane(spec: SnapshotSpec) -> AsyncIterator[RunningPlane]:
 
     raised: list[dict[str, object]] = []
     loop.set_exception_handler(lambda _, context: raised.append(context))
-    plane = DataPlane(loop, spawn)
+    plane = DataPlane(loop, spawn, 1 if headcount is None else 2, headcount)
     plane.install(spec)
     server = await loop.create_server(plane.accept, "127.0.0.1", 0)
     try:

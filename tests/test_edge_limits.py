@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from router.core.spec import LimitsSpec, ListenerSpec
 from router.proxy.framing import LengthBody
-from router.proxy.plane import most_connections
+from router.proxy.headcount import Headcount, headcount_page
 from tests.house import RunningPlane, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.test_edge_timeouts import past
 from tests.waiting import until
@@ -24,7 +25,9 @@ KEPT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @asynccontextmanager
-async def plane_within(limits: LimitsSpec, **service: Any) -> AsyncIterator[RunningPlane]:
+async def plane_within(
+    limits: LimitsSpec, headcount: Headcount | None = None, **service: Any
+) -> AsyncIterator[RunningPlane]:
     """A plane with these limits before a backend that reads whole bodies."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +41,7 @@ async def plane_within(limits: LimitsSpec, **service: Any) -> AsyncIterator[Runn
 
     async with raw_backend(serve) as port:
         listener = ListenerSpec(limits=limits)
-        async with running_plane(snapshot(shop((port,), (port,), **service), listener=listener)) as router:
+        async with running_plane(snapshot(shop((port,), (port,), **service), listener=listener), headcount) as router:
             yield router
 
 
@@ -227,9 +230,23 @@ async def test_one_client_gets_no_more_connections_than_its_share_unless_it_is_t
         await until(lambda: not router.plane._of_client)
 
 
-def test_a_limit_of_all_connections_is_shared_by_the_workers() -> None:
-    assert [most_connections(10, workers) for workers in (1, 2, 3, 10, 20)] == [10, 5, 4, 1, 1]
-    assert 0 < most_connections(0, 1) == most_connections(1 << 40, 1)
+async def test_a_limit_of_all_connections_is_counted_by_all_workers_together() -> None:
+    """A sibling's connections count, and nobody is refused because one worker has more of them than another."""
+    page = headcount_page(2)
+    own, sibling = (Headcount(slot, 2, page) for slot in range(2))
+    async with plane_within(LimitsSpec(connections=3), headcount=own) as router:
+        sibling.note(2)
+        first = await router.connect()
+        await until(lambda: own.everywhere == 3)
+        assert refused(await router.ask(GET), 503, "too_many_connections")
+        sibling.note(0)
+        more = [await router.connect() for _ in range(2)]  # more than its half
+        await until(lambda: sibling.everywhere == 3)
+        assert refused(await router.ask(GET), 503, "too_many_connections")
+        for _, writer in (first, *more):
+            writer.close()
+        await until(lambda: sibling.everywhere == 0)
+    os.close(page)
 
 
 async def test_an_upload_below_the_rate_is_given_up() -> None:

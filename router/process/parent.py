@@ -32,6 +32,7 @@ from router.process.ownership import Sockets
 from router.process.pulse import State
 from router.process.recycle import Recycler
 from router.process.sockets import ListenError
+from router.proxy.headcount import headcount_page
 
 LONGEST_TMPDIR: Final = LONGEST_SOCKET_PATH - len("/ring-router-12345678/control.sock")
 WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
@@ -129,11 +130,13 @@ class Parent:
         if self._predecessor is not None:
             control.append("--waits")
         self.children.append(Child("control", control, () if admin is None else (admin.fileno(),)))
-        descriptors = self._sockets.descriptors()
+        headcount = headcount_page(self.workers)
+        descriptors = (*self._sockets.descriptors(), headcount)
         for slot in range(self.workers):
             listen = self._sockets.of_worker(slot)
             worker = [*python, "router.process.worker", *common, "--slot", str(slot), "--workers", str(self.workers),
-                      "--orphans", str(self.manner.orphans), "--listen", *listen]  # fmt: skip
+                      "--headcount", str(headcount), "--orphans", str(self.manner.orphans),
+                      "--listen", *listen]  # fmt: skip
             self.children.append(Child(f"worker {slot}", worker, descriptors, has_pulse=True))
 
     def _note(self) -> None:

@@ -29,6 +29,7 @@ from router.process.memory import Trimmer, resident_bytes
 from router.process.orphans import clean_up_after
 from router.process.pulse import Pulse, State
 from router.process.wear import Wear
+from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
@@ -66,7 +67,8 @@ class Worker:
     def __init__(self, options: argparse.Namespace) -> None:
         self.loop = asyncio.get_running_loop()
         self.slot: int = options.slot
-        self.plane = DataPlane(self.loop, self.spawn, options.workers)
+        headcount = Headcount(self.slot, options.workers, options.headcount)
+        self.plane = DataPlane(self.loop, self.spawn, options.workers, headcount)
         self._listening = [
             Listening(self.plane, number, own, self.spawn, siblings) for number, own, siblings in options.listen
         ]
@@ -117,6 +119,7 @@ class Worker:
     def _tick(self) -> None:
         """A sign of life, and a look at who waits for a sibling that shows none."""
         self._pulse.beat()
+        self.plane.count_heads()  # a worker that this one relieves may have written last
         has_more = False
         if self._pulse.state == State.SERVING:
             for listening in self._listening:
@@ -345,6 +348,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--listen", type=_listener, nargs="+", required=True)
     parser.add_argument("--pulse", type=int, required=True)
+    parser.add_argument("--headcount", type=int, required=True)
     parser.add_argument("--orphans", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--runtime", type=Path, required=True)

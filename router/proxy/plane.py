@@ -25,6 +25,7 @@ from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
 from router.proxy.failures import Failure
+from router.proxy.headcount import Headcount
 from router.proxy.heads import RequestReader
 from router.proxy.lane import MIRROR_LINE, Lane
 from router.proxy.mirror import Mirror
@@ -54,10 +55,15 @@ class DataPlane:
     """The state that all connections of a worker share."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., asyncio.Task[None]], workers: int = 1
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spawn: Callable[..., asyncio.Task[None]],
+        workers: int = 1,
+        headcount: Headcount | None = None,
     ) -> None:
         self.loop = loop
         self._workers = workers
+        self._headcount = headcount or Headcount()
         self.wheel = Wheel(loop)
         self._meters: dict[RingKey, RingMeter] = {}
         self._router_answers: dict[str, int] = {}
@@ -89,7 +95,7 @@ class DataPlane:
         self.greeting = 0
         """Connections that have not said yet who they are (PROXY protocol)."""
         self._of_client: dict[bytes, int] = {}
-        self._most = 0
+        self._most = self._allowed = 0
         self._contexts: dict[ClientTlsSpec, ssl.SSLContext] = {}
         self._doors: list[Door] = []
         self._tables: OpenTables | None = None
@@ -131,7 +137,7 @@ class DataPlane:
             self.reader = RequestReader(snapshot.wanted_headers, listener.limits, serves_trace=listener.serves_trace)
         for number, one in enumerate(listener.sockets):
             self.door(number).update(one)
-        self._most = most_connections(listener.limits.connections, self._workers)
+        self._limit_connections()
         kept = {one.spec.tls for one in self.pools.endpoints.values() if one.spec.tls is not None}
         self._contexts = {key: context for key, context in self._contexts.items() if key in kept}
         if trusted != self._trusted:
@@ -212,7 +218,7 @@ class DataPlane:
         address = downstream.address
         # Somebody may have lowered what this process may open: refusing is better than failing to accept, or having
         # no descriptor left for a backend.
-        self._most = most_connections(self.listener.limits.connections, self._workers)
+        self._limit_connections()
         count = self._of_client.get(address, 0) + 1
         self._of_client[address] = count
         downstream.is_trusted = bool(self._trusted) and self.trusts(address)
@@ -223,21 +229,34 @@ class DataPlane:
         elif most and count > most and not downstream.is_trusted and address != UNIX:
             failure = Failure.TOO_MANY_OF_CLIENT
         (self._connections if failure is None else self._refused).add(downstream)
+        self.count_heads()
         return failure
+
+    def _limit_connections(self) -> None:
+        asked, self._allowed = self.listener.limits.connections, allowed_connections()
+        self._most = asked or self._allowed * self._workers
+
+    def count_heads(self) -> int:
+        """Tell the other workers how many clients are here, which is the answer too."""
+        here = len(self._connections) + self.greeting
+        if not self.is_draining:  # its successor counts in the same place
+            self._headcount.note(here)
+        return here
 
     @property
     def is_full(self) -> bool:
-        """Whether no further client is taken."""
-        return len(self._connections) + self.greeting >= self._most
+        """Whether no further client is taken: by this worker, or by all of them together."""
+        return self.count_heads() >= self._allowed or self._headcount.everywhere >= self._most
 
     @property
     def is_crowded(self) -> bool:
-        """Whether those who are turned away take up as much as those who are served."""
-        return len(self._refused) > self._most
+        """Whether those who are turned away take up as much as this worker's share of those who may be served."""
+        return len(self._refused) > self._most // self._workers
 
     def left(self, downstream: Downstream) -> None:
         self._connections.discard(downstream)
         self._refused.discard(downstream)
+        self.count_heads()
         address = downstream.address
         count = self._of_client.get(address, 0) - 1
         if count > 0:
@@ -375,8 +394,7 @@ def _count_decided(lane: Lane) -> None:
         lane.decided = 0
 
 
-def most_connections(asked: int, workers: int) -> int:
-    """Connections of clients that one of so many workers takes: its share, or half of what its descriptors allow."""
+def allowed_connections() -> int:
+    """Connections of clients that this process may take: half of its descriptors, for backends need theirs."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = 1 << 30 if soft == resource.RLIM_INFINITY else max(1, (soft - RESERVED_DESCRIPTORS) // 2)
-    return min(allowed, -(-asked // workers)) if asked else allowed
+    return 1 << 30 if soft == resource.RLIM_INFINITY else max(1, (soft - RESERVED_DESCRIPTORS) // 2)
