@@ -1,7 +1,7 @@
-"""The bodies that the API takes and gives, as types: what is decoded strictly, and what the OpenAPI document is made of.
+"""What the API takes, and what a write gives, as types: decoded strictly, and what the OpenAPI document is made of.
 
-Unknown keys are refused. Values that only a service's config can judge (is there such a ring?) are judged further in, by
-the same parser that judges what people type into Redis.
+Unknown keys are refused. What only a service's config can judge (is there such a ring?) is judged further in, by the
+same parser that judges what people type into Redis.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class SetWeights(Change, frozen=True, kw_only=True):
-    """POST /weights. A ring that is not named stays as it is; null: as in the config file. The default ring has none."""
+    """POST /weights. A ring that is not named stays as it is; null: as in the config file. Not for the default ring."""
 
     weights: Annotated[dict[Name, Percent | None], Meta(max_length=256)] = {}
     reset: bool = False
@@ -65,7 +65,7 @@ class SetVersions(Change, frozen=True, kw_only=True):
 
 
 class SetKilled(Change, frozen=True, kw_only=True):
-    """POST /kill. All rings that nobody may be in from now on; none lifts every kill; ``["*"]``: all but the default ring."""
+    """POST /kill. All rings that nobody may be in from now on; none lifts every kill; ``*``: all but the default ring."""
 
     rings: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=256)]
 

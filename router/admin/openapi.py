@@ -31,7 +31,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path, and who may use it. ``gives`` None: no body; ``streams``: the events of an event stream."""
+    """One method of one path, and who may use it. ``gives`` None: no body; ``streams``: an event stream's events."""
 
     method: Literal["get", "post"]
     path: str
@@ -164,15 +164,20 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": {str(status): _failure(says, known) for status, says in _FAILURES.items()},
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "A token of `admin.tokens`."},
                 "session": {
                     "type": "apiKey", "in": "cookie", "name": "ring_session",
-                    "description": "From POST /login; a write needs its X-CSRF-Token too. `__Host-ring_session` on TLS.",
+                    "description": "From POST /login; writes need X-CSRF-Token too. On TLS: `__Host-ring_session`.",
                 },
             },
         },
     }  # fmt: skip
+
+
+def _failure(says: str, known: dict[Any, Any]) -> dict[str, Any]:
+    return {"description": says, "content": {"application/problem+json": {"schema": known[bodies.Problem]}}}
 
 
 def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
@@ -187,13 +192,12 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     elif endpoint.gives is not None:
         schema = {"type": "object"} if endpoint.gives is dict[str, Any] else known[endpoint.gives]
         answer["content"] = {"application/json": {"schema": schema}}
-    problem = {"application/problem+json": {"schema": known[bodies.Problem]}}
     made: dict[str, Any] = {
         "operationId": f"{endpoint.method}_{endpoint.path.strip('/').replace('.', '_')}",
         "summary": endpoint.says,
         "responses": {
             str(endpoint.status): answer,
-            **{str(status): {"description": says, "content": problem} for status, says in _FAILURES.items()},
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in _FAILURES},
         },
         "security": [] if endpoint.access == "anybody" else [{"token": []}, {"session": []}],
         "x-role": endpoint.access,

@@ -29,7 +29,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """A ring's version beside the one of its outer ring. ``errors`` in percentage points, the others in milliseconds."""
+    """A ring's version beside its outer ring's. ``errors`` in percentage points, the others in milliseconds."""
 
     metric: Literal["errors", "p50", "p95", "p99"]
     verdict: Verdict
