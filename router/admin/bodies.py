@@ -65,7 +65,7 @@ class SetVersions(Change, frozen=True, kw_only=True):
 
 
 class SetKilled(Change, frozen=True, kw_only=True):
-    """POST /kill. All rings that nobody may be in from now on; none lifts every kill; ``*``: all but the default ring."""
+    """POST /kill. All rings that nobody may be in from now on; none lifts every kill; ``*``: all but the default."""
 
     rings: Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=256)]
 
