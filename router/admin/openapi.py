@@ -111,10 +111,9 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         (
             _SERVICES,
             Parameter("ring", _RING, "One ring alone."),
-            Parameter("version", _RING, "One version alone."),
-            Parameter("rate", {"type": "integer", "minimum": 1, "maximum": 100}, "A second, at the most: 20."),
+            Parameter("rate", {"type": "integer", "minimum": 1, "maximum": 1000}, "A second, at the most: 10."),
         ),
-        streams=(("request", shapes.Tapped),),
+        streams=(("request", shapes.Tapped), ("missed", shapes.Missed)),
     ),
     Endpoint("post", "/weights", "Another weight for some rings.", "operator", bodies.Done, bodies.SetWeights),
     Endpoint("post", "/versions", "Another version for some rings.", "operator", bodies.Done, bodies.SetVersions),

@@ -142,22 +142,26 @@ class Trail(msgspec.Struct, frozen=True):
 
 
 class Tapped(msgspec.Struct, frozen=True):
-    """One sampled request. ``user`` is a hash of the key: the same user has the same one, and nobody finds the key."""
+    """One sampled request, when it is over. ``identity`` is a keyed hash of the user's key; empty: nobody is known."""
 
     at: float
     service: str
-    ring: str
-    version: str
-    reason: str
-    endpoint: str
     method: str
     path: str
     """Without its query."""
+    ring: str
+    version: str
+    reason: str
     status: int
-    seconds: float
-    user: str | None
-    flags: str
-    """What became of it, as in the access log; empty: it went well."""
+    duration: float
+    """Seconds; of a WebSocket until it was open."""
+    identity: str
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """So many requests were wanted, and left out, since the last event."""
+
+    count: int
 
 
 class News(msgspec.Struct, frozen=True):
