@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from router.config.admin import AdminSettings
 from router.config.backends import (
     Balance,
     Breaker,
@@ -33,11 +34,10 @@ from router.config.backends import (
 )
 from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerTimeouts, Protocol, listeners_schema
 from router.config.files import Files
-from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
+from router.config.model import Bytes, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
 from router.config.values import (
-    Address,
     check_cookie_name,
     check_header_name,
     check_host,
@@ -47,7 +47,6 @@ from router.config.values import (
 )
 from router.core.spec import Comparison, IdentityKind, ServiceSpec, TimeoutsSpec
 
-_ADMIN: Final = Address("127.0.0.1", 9900)
 _TIMEOUTS: Final = TimeoutsSpec()
 _RETURN_AFTER: Final = ServiceSpec("", (), ()).return_after
 MAX_WORKERS: Final = 256
@@ -79,16 +78,6 @@ def _exactly_one(model: Model, names: tuple[str, ...], what: str) -> str:
         chosen = f"not {' and '.join(given)}" if given else "it has none"
         raise PydanticCustomError("choice", f"{what} has exactly one of {', '.join(names)}: {chosen}")
     return given[0]
-
-
-class AdminSettings(Model):
-    """The admin side: health, metrics, API, dashboard."""
-
-    listen: Listen = Field(
-        default=_ADMIN,
-        json_schema_extra={"default": str(_ADMIN)},
-        description="Where the admin side listens; loopback by default.",
-    )
 
 
 class AccessLogSettings(Model):
