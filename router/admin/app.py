@@ -1,7 +1,7 @@
-"""The admin listener (aiohttp): ``/live``, ``/ready``, ``/metrics``, the API under ``/api/v1``, the dashboard in ``/ui/``.
+"""The admin listener (aiohttp): ``/live``, ``/ready``, ``/metrics``, the API in ``/api/v1``, the dashboard in ``/ui/``.
 
-It shows what it is given through ``View``, and changes what ``View`` lets it change. Who may do what is ``auth``'s; this
-module only asks it, before any handler, for every path but those that probes and browsers need.
+It shows what it is given through ``View``, and changes what ``View`` lets it change. Who may do what is for ``auth`` to
+say; this module only asks it, before any handler, for every path but those that probes and browsers need.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from router.admin.sessions import LINK_NAME, SESSION_SECONDS, Link, Sessions
 from router.admin.trouble import Trouble
 from router.admin.view import View
 from router.admin.writes import CALLER, LEVERS, lever
+from router.config.admin import Token
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -74,7 +75,7 @@ class Admin:
         known = self.check_token(request, token)
         return Caller(known.name, known.role, "token")
 
-    def check_token(self, request: web.Request, token: str) -> auth.Token:
+    def check_token(self, request: web.Request, token: str) -> Token:
         """Whose it is. Raises ``Trouble``, and remembers the failure."""
         address, now = request.remote or "?", time.monotonic()
         self.failures.check(address, now)
@@ -89,13 +90,24 @@ class Admin:
         self.failures.note(request.remote or "?", time.monotonic())
         self.log.warning(f"refused: {what}", address=request.remote, path=request.path)
 
+    def refused(self, request: web.Request, caller: Caller, trouble: Trouble) -> None:
+        """A write that never got to its lever."""
+        self.log.warning(
+            f"refused: {trouble.detail}",
+            address=request.remote,
+            path=request.path,
+            actor=caller.name,
+            code=trouble.code,
+        )
+
 
 ADMIN: Final = web.AppKey("admin", Admin)
 _ACCESS: Final[dict[tuple[str, str], Access]] = {
     (endpoint.method.upper(), PREFIX + endpoint.path): endpoint.access for endpoint in ENDPOINTS
 }
-_READING_POSTS: Final = frozenset({PREFIX + "/explain"})
-"""They change nothing: no CSRF token."""
+_WITHOUT_CSRF: Final = frozenset({PREFIX + "/explain", PREFIX + "/login"})
+"""They change nothing that a session has."""
+_NOTHING: Final = "There is nothing here; /api/v1/openapi.json says what there is."
 
 
 def create_app(view: View, assets: Path = static.DIRECTORY) -> web.Application:
@@ -146,9 +158,14 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers.setdefault("Cache-Control", "no-store")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    resource = request.match_info.route.resource
-    admin.requests[(resource.canonical if resource is not None else "none", response.status)] += 1
+    admin.requests[_route(request) or "none", response.status] += 1
     return response
+
+
+def _route(request: web.Request) -> str:
+    """The route's path as it was added; empty: there is none."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
 
 
 def _admit(admin: Admin, request: web.Request) -> None:
@@ -156,10 +173,12 @@ def _admit(admin: Admin, request: web.Request) -> None:
     host = request.headers.get("Host", "")
     settings = admin.view.settings()
     auth.check_host(host, settings)
-    access = _ACCESS.get((request.method, request.path))
+    # The route that was found decides, not the path as it was written: two spellings of one must not differ.
+    route = _route(request)
+    access = _ACCESS.get((request.method, route))
     if access is None:
-        if request.path.startswith(PREFIX + "/") and request.match_info.http_exception is None:
-            raise Trouble("not_found", "There is nothing here; /api/v1/openapi.json says what there is.")
+        if route.startswith(PREFIX):
+            raise Trouble("not_found", _NOTHING)
         return
     caller = request[CALLER] = admin.caller_of(request)
     if request.method == "POST":
@@ -168,9 +187,7 @@ def _admit(admin: Admin, request: web.Request) -> None:
         auth.demand(access, caller, settings)
     except Trouble as trouble:
         if access == "operator":
-            admin.log.warning(
-                f"refused: {trouble.detail}", address=request.remote, path=request.path, actor=caller.name
-            )
+            admin.refused(request, caller, trouble)
         raise
 
 
@@ -180,10 +197,10 @@ def _admit_write(admin: Admin, request: web.Request, caller: Caller, host: str) 
         auth.check_origin(
             host, request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site"), is_session=is_session
         )
-        if request.path not in _READING_POSTS:
+        if _route(request) not in _WITHOUT_CSRF:
             auth.check_csrf(caller, request.headers.get("X-CSRF-Token"), _cookies(request).get(CSRF_COOKIE))
     except Trouble as trouble:
-        admin.log.warning(f"refused: {trouble.detail}", address=request.remote, path=request.path, actor=caller.name)
+        admin.refused(request, caller, trouble)
         raise
 
 
@@ -200,7 +217,7 @@ def _translated(request: web.Request, error: web.HTTPException) -> Trouble:
     """What aiohttp refuses, in the API's own shape."""
     match error.status:
         case 404:
-            return Trouble("not_found", "There is nothing here; /api/v1/openapi.json says what there is.")
+            return Trouble("not_found", _NOTHING)
         case 405:
             return Trouble("method", f"{request.method} does nothing here; /api/v1/openapi.json says what does.")
         case 413:

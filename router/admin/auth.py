@@ -72,9 +72,7 @@ def demand(access: Access, caller: Caller, settings: AdminSettings) -> None:
     if caller.role is not None:
         raise Trouble("wrong_role", f"{caller.name} is a {caller.role}: this takes an {access}.")
     if settings.tokens:
-        raise Trouble(
-            "no_token", f"Send `Authorization: Bearer` with the token of {_a(access)}, or POST /api/v1/login."
-        )
+        raise Trouble("no_token", f"Send `Authorization: Bearer` with {_a(access)}'s token, or POST /api/v1/login.")
     if settings.is_on_loopback:
         why = "Use the link that the router logged when it started, or configure `admin.tokens` (`ring-router token`)."
         raise Trouble("no_token", why)
@@ -136,7 +134,8 @@ def check_csrf(caller: Caller, sent: str | None, cookie: str | None) -> None:
         return
     wanted = (caller.csrf or "").encode()
     halves = [(half or "").encode("utf-8", "surrogatepass") for half in (sent, cookie)]
-    if not wanted or not all([hmac.compare_digest(half, wanted) for half in halves]):
+    is_right = [hmac.compare_digest(half, wanted) for half in halves]
+    if not wanted or not all(is_right):
         raise Trouble("csrf", "Send the header X-CSRF-Token with the value of the cookie ring_csrf.")
 
 

@@ -1,4 +1,4 @@
-"""A request's body and query, read strictly: what is not exactly what was asked for is refused before anybody acts on it."""
+"""A request's body and query, read strictly: what is not what it should be is refused before anybody acts on it."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
             Parameter("ring", _RING, "One ring alone."),
             Parameter("rate", {"type": "integer", "minimum": 1, "maximum": 1000}, "A second, at the most: 10."),
         ),
-        streams=(("request", shapes.Tapped), ("missed", shapes.Missed)),
+        streams=(("message", shapes.Tapped), ("dropped", shapes.Dropped)),
     ),
     Endpoint("post", "/weights", "Another weight for some rings.", "operator", bodies.Done, bodies.SetWeights),
     Endpoint("post", "/versions", "Another version for some rings.", "operator", bodies.Done, bodies.SetVersions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Final, cast, get_args
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from router.admin import events, intake
 from router.admin.bodies import NAME, SERVICE, Asked
 from router.admin.openapi import document
-from router.admin.shapes import Missed
+from router.admin.shapes import Dropped
 from router.admin.trouble import Trouble
 from router.admin.view import View
 from router.telemetry.picture import Metric, Scope
@@ -134,19 +135,22 @@ async def tap(request: web.Request) -> web.StreamResponse:
     if service is not None:
         _demand_service(request, service)
     rate = intake.number_of(query, "rate", TAP_RATE, 1, MOST_TAP_RATE)
-    batches = request.app[VIEW].tap(service or "", ring or "", rate)
+    listener = request.app[VIEW].tap(service or "", ring or "", rate)
     response = web.StreamResponse(headers=events.HEADERS)
-    await response.prepare(request)
     try:
-        async for batch in batches:
-            lines = [events.event("missed" if isinstance(one, Missed) else "request", one) for one in batch]
-            await response.write(b"".join(lines) or events.PING)
-    except ConnectionError:
-        pass  # they have left
+        await response.prepare(request)
+        await response.write(b": listening\n\n")
+        async for requests, dropped in listener.batches():
+            lines = [b"data: %b\n\n" % events.encode(one) for one in requests]
+            if dropped:
+                lines.append(events.event("dropped", Dropped(dropped)))
+            async with asyncio.timeout(events.SEND_SECONDS):
+                await response.write(b"".join(lines) or events.PING)
+        await response.write_eof()
+    except (OSError, TimeoutError):
+        pass  # they have left, or do not read
     finally:
-        close = getattr(batches, "aclose", None)
-        if close is not None:
-            await close()
+        listener.close()
     return response
 
 

@@ -13,14 +13,13 @@ import msgspec
 class CheckState(msgspec.Struct, frozen=True):
     """What active checks know of an endpoint."""
 
-    at: float | None = None
-    """Of the last check."""
-    is_up: bool | None = None
-    """None: not checked yet."""
-    detail: str = ""
-    """What the last check saw: ``200``, ``connection refused``."""
-    seconds: float | None = None
-    """How long it took."""
+    state: str
+    """unknown, up or down."""
+    since: float
+    last_error: str
+    """What the last check that failed met: ``503``, ``connection refused``."""
+    checks: int
+    failures: int
 
 
 class BackendState(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ class BackendState(msgspec.Struct, frozen=True):
     idle: int
     failures: dict[str, int]
     ejections: dict[str, int]
-    check: dict[str, Any] | None
+    check: CheckState | None
     """What active checks know; None where there are none."""
 
 
@@ -158,17 +157,20 @@ class Tapped(msgspec.Struct, frozen=True):
     identity: str
 
 
-class Missed(msgspec.Struct, frozen=True):
+class Dropped(msgspec.Struct, frozen=True):
     """So many requests were wanted, and left out, since the last event."""
 
-    count: int
+    dropped: int
+
+
+NewsKind = Literal["routing", "config", "store", "warning"]
 
 
 class News(msgspec.Struct, frozen=True):
     """Something is other than it was. ``service`` None: of the router as a whole."""
 
     at: float
-    kind: Literal["routing", "config", "store", "warning"]
+    kind: NewsKind
     service: str | None
     sentences: list[str]
     generation: int

@@ -1,18 +1,28 @@
 """What the admin side is given: things to look at and levers to pull. It has no other way to the rest of the router.
 
-Split by idea; whoever composes the control process fills all of them. Looks are cheap and never wait; what asks Redis is
-``async``, and raises ``Trouble`` where there is no answer.
+Split by idea; whoever composes the control process fills all of them. Looks are cheap and never wait; what asks Redis
+is ``async``, and raises ``Trouble`` where there is no answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from router.admin.bodies import Asked, Change, Done, Reload
-from router.admin.shapes import AuditEntry, Backends, ConfigState, Missed, Tapped, Trail
+from router.admin.shapes import AuditEntry, Backends, ConfigState, Trail
 from router.config.admin import AdminSettings
 from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series
+
+
+class Listener(Protocol):
+    """Somebody who listens to requests."""
+
+    def batches(self) -> AsyncIterator[tuple[Sequence[Any], int]]:
+        """Requests (as ``shapes.Tapped``), and how many were left out; both empty as a sign of life."""
+
+    def close(self) -> None:
+        """They listen no more."""
 
 
 class Health(Protocol):
@@ -65,8 +75,8 @@ class Looks(Protocol):
     async def newest(self) -> list[AuditEntry]:
         """What was recorded since the last call, oldest first."""
 
-    def tap(self, service: str, ring: str, rate: int) -> AsyncIterator[list[Tapped | Missed]]:
-        """Sampled requests in batches; an empty one is a sign of life. Raises ``Trouble`` (busy) at once."""
+    def tap(self, service: str, ring: str, rate: int) -> Listener:
+        """Live requests, so many a second at the most; of all where service or ring are empty. Raises ``Trouble``."""
 
 
 class Levers(Protocol):

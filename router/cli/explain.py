@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -25,6 +25,7 @@ from router.core.explain import Finding, HashStep, IdentityStep, RuleStep, Trace
 from router.core.explain import explain as explain_request
 from router.core.rules import Request
 from router.core.snapshot import Reason, Service, Snapshot
+from router.core.trace import as_plain
 
 _WHY: Final = {
     Reason.MEMBER: "the user is a member",
@@ -63,7 +64,7 @@ def explain(
     if user is not None:
         _identify_as(chosen, request, _bytes(user))
     trace = explain_request(chosen, request)
-    click.echo(json.dumps(_as_json(trace), indent=2, ensure_ascii=False) if output == "json" else render(trace))
+    click.echo(json.dumps(as_plain(trace), indent=2, ensure_ascii=False) if output == "json" else render(trace))
 
 
 def _request(host: str | None, path: str | None, lines: tuple[str, ...], cookies: tuple[str, ...]) -> Request:
@@ -195,47 +196,6 @@ def _hash_lines(trace: Trace, step: HashStep) -> list[str]:
     return lines
 
 
-def _as_json(trace: Trace) -> dict[str, Any]:
-    step = trace.hash
-    return {
-        "service": trace.service,
-        "identity": [
-            {"kind": s.kind, "name": s.name, "value": _text_or_none(s.value), "chosen": s.chosen}
-            for s in trace.identity
-        ],
-        "key": _text_or_none(trace.key),
-        "mints": trace.mints,
-        "member_of": trace.member_of,
-        "rules": [
-            {"ring": s.ring, "killed": s.killed, "decided": s.decided, **_finding_json(s.finding)} for s in trace.rules
-        ],
-        "hash": None
-        if step is None
-        else {
-            "bucket": step.bucket,
-            "ring": step.ring,
-            "lands_in": step.lands_in,
-            "interval": [step.inner_border, step.outer_border],
-            "leaves_below_percent": None if step.is_default else (step.bucket + 1) / 100,
-            "distance_outward_percent": None if step.is_default else step.may_narrow / 100,
-            "distance_inward_percent": None if step.widen_to_move_inward is None else step.widen_to_move_inward / 100,
-        },
-        "killed": list(trace.killed),
-        "decision": {
-            "ring": trace.decision.ring,
-            "version": trace.decision.version,
-            "reason": str(trace.decision.reason),
-        },
-    }
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    made: dict[str, Any] = {"text": finding.text, "holds": finding.holds, "found": _text_or_none(finding.found)}
-    if finding.children:
-        made["parts"] = [_finding_json(child) for child in finding.children]
-    return made
-
-
 def _percent(basis_points: int) -> str:
     return f"{basis_points // 100}.{basis_points % 100:02} %"
 
@@ -246,7 +206,3 @@ def _bytes(word: str) -> bytes:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
-
-
-def _text_or_none(value: bytes | None) -> str | None:
-    return None if value is None else _text(value)

@@ -6,6 +6,7 @@ Shares and weights are percent, durations milliseconds, instants Unix seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -18,6 +19,10 @@ Verdict = Literal["within", "breached", "collecting", "no_data"]
 """within: proven not worse than what is tolerated; breached: proven worse; collecting: neither yet; no_data: no traffic
 here, or none to compare it with."""
 Metric = Literal["rps", "success", "share", "p50", "p95", "p99"]
+Unit = Literal["requests/s", "percent", "ms"]
+UNITS: Final[Mapping[Metric, Unit]] = {
+    "rps": "requests/s", "success": "percent", "share": "percent", "p50": "ms", "p95": "ms", "p99": "ms",
+}  # fmt: skip
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -137,7 +142,7 @@ class Series(msgspec.Struct, frozen=True):
     ring: str
     version: str
     metric: Metric
-    unit: Literal["requests/s", "percent", "ms"]
+    unit: Unit
     begin: float
     step: int
     points: list[float | None]
