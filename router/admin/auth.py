@@ -91,7 +91,7 @@ def check_host(host: str, settings: AdminSettings) -> None:
     if name in ("", "localhost") or name in settings.hosts:
         return
     try:
-        ipaddress.ip_address(name.strip("[]"))
+        ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
     except ValueError:
         if "." in name or not name.replace("-", "").replace("_", "").isalnum():
             raise Trouble(
@@ -104,7 +104,8 @@ def check_host(host: str, settings: AdminSettings) -> None:
 def bare_host(host: str) -> str:
     """A Host field without its port, in lower case."""
     if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
+        address, bracket, _ = host.partition("]")
+        return (address + bracket).lower()
     return host.partition(":")[0].lower()
 
 

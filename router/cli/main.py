@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "weights": "weights:weights",
     "backends": "backends:backends",
     "redis": "redis:redis",
+    "token": "token:token",
     "healthcheck": "healthcheck:healthcheck",
     "version": "version:version",
 }

@@ -11,6 +11,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no con
 
 CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
 ADMIN_VARIABLE: Final = "RING_ROUTER_ADMIN"
+TOKEN_VARIABLE: Final = "RING_ROUTER_TOKEN"  # noqa: S105 - a name
+"""Its value, not its digest: what `ring-router token` printed first."""
 DEFAULT_CONFIG: Final = Path("config/router.yaml")
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9900"
 ADMIN_TIMEOUT_SECONDS: Final = 2.0
@@ -149,9 +152,13 @@ def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
     # Never through a proxy from the environment: the admin side is on loopback or in the same network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=ADMIN_TIMEOUT_SECONDS) as response:
+        with opener.open(_asking(url), timeout=ADMIN_TIMEOUT_SECONDS) as response:
             state = json.load(response)
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise AdminUnreachable(
+                f"{url} wants a token: put one of `admin.tokens` into {TOKEN_VARIABLE} (`ring-router token` makes one)"
+            ) from None
         raise AdminUnreachable(
             f"{url} answered {error.code} {error.reason}: is that the router's admin address?"
         ) from None
@@ -164,6 +171,12 @@ def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise AdminUnreachable(f"{url} did not answer with a JSON object: is that the router's admin address?")
     return state
+
+
+def _asking(url: str) -> urllib.request.Request:
+    """A request with the token of the environment, if there is one."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    return urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
 
 
 def running_snapshot(admin_url: str = DEFAULT_ADMIN) -> SnapshotSpec:
