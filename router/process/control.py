@@ -107,6 +107,7 @@ class Control:
             await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
         await asyncio.gather(self.store.start(), self.backends.start(self.config.settings, self.board.spec))
+        self._live, self._said_store = self.store.live, self.store.state
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
