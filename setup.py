@@ -10,15 +10,23 @@ import os
 from setuptools import setup
 
 COMPILED = [
+    "router/core/addresses.py",
+    "router/core/conditions.py",
     "router/core/decide.py",
+    "router/core/globs.py",
     "router/core/hashing.py",
+    "router/core/identity.py",
+    "router/core/request.py",
     "router/core/rules.py",
+    "router/core/semver.py",
     "router/core/shares.py",
+    "router/core/signing.py",
     "router/core/snapshot.py",
     "router/proxy/admit.py",
     "router/proxy/attempts.py",
     "router/proxy/breaker.py",
     "router/proxy/budget.py",
+    "router/proxy/changes.py",
     "router/proxy/door.py",
     "router/proxy/downstream.py",
     "router/proxy/endpoint.py",

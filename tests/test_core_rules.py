@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.rules import Request, RuleIndex, compile_condition, condition_headers, cookie_value
+from router.core.conditions import compile_condition, condition_headers
+from router.core.request import Request, cookie_value
+from router.core.rules import RuleIndex
 from router.core.spec import ConditionSpec
 from tests.core_services import conditions, request, requests
 

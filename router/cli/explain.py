@@ -23,6 +23,7 @@ from router.cli.options import (
 )
 from router.core.explain import Finding, HashStep, IdentityStep, RuleStep, Trace
 from router.core.explain import explain as explain_request
+from router.core.identity import put_key
 from router.core.rules import Request
 from router.core.snapshot import Reason, Service, Snapshot
 from router.core.trace import as_plain
@@ -106,15 +107,10 @@ def _service(snapshot: Snapshot, name: str | None, request: Request) -> Service:
 
 def _identify_as(service: Service, request: Request, key: bytes) -> None:
     """Put the key where the service looks first; a cookie of the router's own is the last choice."""
-    sources = list(zip(service.spec.identity, service.identity, strict=True))
+    sources = service.spec.identity
     if not sources:
         raise click.UsageError(f"the service {service.spec.name} has no `identity:`, so --user means nothing there")
-    _, source = next((pair for pair in sources if pair[0].kind != "anonymous_cookie"), sources[0])
-    if source.is_header:
-        request.headers = {**request.headers, source.name: key}
-    else:
-        crumb = source.name + b"=" + key
-        request.cookie = crumb + b"; " + request.cookie if request.cookie else crumb
+    put_key(next((source for source in sources if source.kind != "anonymous_cookie"), sources[0]), request, key)
 
 
 def render(trace: Trace) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ from router.telemetry.messages import (
     Install,
     Leaving,
     Report,
+    Tap,
+    Tapped,
     decode_from_worker,
     frame,
     pack_counters,
@@ -72,6 +75,8 @@ class Hub:
         """By process id."""
         self.spec: SnapshotSpec | None = None
         self.published_at = 0.0
+        self.on_tapped: Callable[[Tapped], None] = lambda _: None
+        self._tap = Tap()
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
         self._folded = WorkerCounters()
@@ -96,6 +101,14 @@ class Hub:
         self.spec = spec
         self.published_at = time.time()
         data = frame(Install(spec))
+        for worker in self.workers.values():
+            if worker.writer is not None:
+                worker.writer.write(data)
+
+    def tap(self, tap: Tap) -> None:
+        """Tell every worker who wants to see requests; those that come later are told with their first snapshot."""
+        self._tap = tap
+        data = frame(tap)
         for worker in self.workers.values():
             if worker.writer is not None:
                 worker.writer.write(data)
@@ -139,6 +152,8 @@ class Hub:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
                         worker.counters = apply_report(worker.counters, unpack_counters(counters))
+                    case Tapped() as tapped if worker is not None:
+                        self.on_tapped(tapped)
                     case Leaving(is_gone=is_gone) if worker is not None:
                         worker.is_leaving = True
                         if is_gone:
@@ -179,4 +194,6 @@ class Hub:
         known.writer = writer
         if self.spec is not None:
             writer.write(frame(Install(self.spec)))
+        if self._tap.wanted:
+            writer.write(frame(self._tap))
         return known

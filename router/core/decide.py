@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from router.core.hashing import UserKey, bucket_of
-from router.core.rules import Request, cookie_value
+from router.core.hashing import BUCKETS, UserKey, bucket_of, fingerprint
+from router.core.request import UNKNOWN, Request, cookie_value, fingerprint_of
 from router.core.snapshot import Decision, Service
 
 
@@ -15,14 +15,27 @@ def identify(service: Service, request: Request) -> UserKey | None:
         value = request.headers.get(name) if is_header else cookie_value(request.cookie, name)
         if value:
             return value  # type: ignore[return-value]  # UserKey(value) would be a call, and calls are what costs here
+    if service.finders:
+        for find in service.finders:
+            value = find(request)
+            if value:
+                return UserKey(value)
     return None
 
 
 def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
-    """Members, then rules (inner ring first), then the hash, then the default ring. Kills are in the tables already.
+    """The published precedence: kill > override > propagated > denied > members > rules > hash > default.
 
-    ``key`` is what ``identify`` returned, or a freshly minted anonymous one.
+    Kills are in the tables already. ``key`` is what ``identify`` returned, or a freshly minted anonymous one; it is
+    noted in the request.
     """
+    request.key = key
+    if request.override or request.propagated:
+        forced = forced_decision(service, request)
+        if forced is not None:
+            return forced
+    if service.is_intricate:
+        return _decide_with_care(service, request, key)
     if key is not None and service.members:
         member = service.members.get(key)
         if member is not None:
@@ -34,3 +47,122 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
     if key is None:
         return service.default
     return service.by_hash[bisect_right(service.bounds, bucket_of(key, service.salt))]
+
+
+def forced_decision(service: Service, request: Request) -> Decision | None:
+    """Where an override or a propagated ring leads; None if there is neither.
+
+    An override that names no ring of this service is nobody's wish. A propagated ring that it does not have is another
+    service's word: the default ring is this one's part of that call chain.
+    """
+    if request.override:
+        overridden = service.overrides.get(request.override)
+        if overridden is not None:
+            return overridden
+    if request.propagated:
+        return service.propagated.get(request.propagated, service.astray)
+    return None
+
+
+def _decide_with_care(service: Service, request: Request, key: UserKey | None) -> Decision:
+    """The same for services with denied lists, member tables, lists or shares inside of rules, or two keys per user."""
+    take_notes(service, request, key)
+    denied = denied_places(service, request) if service.denied else 0
+    if key is not None:
+        member = member_decision(service, request, key, denied)
+        if member is not None:
+            return member
+    if not service.rules.is_empty:
+        ruled = service.rules.first(request)[1] if not denied else _first_rule(service, request, denied)
+        if ruled is not None:
+            return ruled
+    if key is None:
+        return service.default
+    decision = service.by_hash[hashed_place(service, request, key)]
+    while denied >> decision.place & 1:
+        decision = service.by_hash[decision.place + 1]
+    return decision
+
+
+def take_notes(service: Service, request: Request, key: UserKey | None) -> None:
+    """Note which keys are hashed: the user's own, the anonymous cookie's in its place, or both."""
+    request.key = key
+    request.fingerprint = UNKNOWN
+    request.hashed = request.outer = None
+    if service.find_anonymous is not None and key is not None and request.cookie:
+        anonymous = service.find_anonymous(request)
+        if anonymous and anonymous != key:
+            if service.takes_outer:
+                request.outer = UserKey(anonymous)
+            else:
+                request.hashed = UserKey(anonymous)
+
+
+def denied_places(service: Service, request: Request) -> int:
+    """The rings that deny whoever asks, as a set of bits by their places."""
+    denied = 0
+    for place, rules in service.denied:
+        if rules.first(request)[1]:
+            denied |= 1 << place
+    return denied
+
+
+def member_decision(service: Service, request: Request, key: UserKey, denied: int) -> Decision | None:
+    """The inner one of the rings that list the user and do not deny them.
+
+    The anonymous cookie's key counts where the user's own is listed nowhere.
+    """
+    member = _listed(service, key, denied)
+    if service.tables:
+        member = _in_tables(service, fingerprint_of(request, key), denied, member)
+    if member is None:
+        anonymous = request.hashed if request.outer is None else request.outer
+        if anonymous is not None:
+            member = _listed(service, anonymous, denied)
+            if service.tables:
+                member = _in_tables(service, fingerprint(anonymous), denied, member)
+    return member
+
+
+def _listed(service: Service, key: UserKey, denied: int) -> Decision | None:
+    member = service.members.get(key)
+    if member is None or not denied >> member.place & 1:
+        return member
+    for one in service.memberships.get(key, ()):
+        if not denied >> one.place & 1:
+            return one
+    return None
+
+
+def _in_tables(service: Service, number: int, denied: int, member: Decision | None) -> Decision | None:
+    """The inner one of the ring that was found so far and those whose tables list the user."""
+    for decision, table in service.tables:
+        if member is not None and decision.place >= member.place:
+            return member
+        if not denied >> decision.place & 1 and table.has(number):
+            return decision
+    return member
+
+
+def _first_rule(service: Service, request: Request, denied: int) -> Decision | None:
+    """The first rule that holds, of the rings that do not deny whoever asks."""
+    for place, rules in service.rules_by_ring:
+        if not denied >> place & 1:
+            ruled = rules.first(request)[1]
+            if ruled is not None:
+                return ruled
+    return None
+
+
+def hashed_place(service: Service, request: Request, key: UserKey) -> int:
+    """The place of the ring that owns the bucket; of two keys' places the outer one."""
+    hashed = request.hashed
+    if hashed is not None:
+        bucket = bucket_of(hashed, service.salt)
+    elif service.salt:
+        bucket = bucket_of(key, service.salt)
+    else:
+        bucket = fingerprint_of(request, key) % BUCKETS
+    if request.outer is not None:
+        bucket = max(bucket, bucket_of(request.outer, service.salt))
+    return bisect_right(service.bounds, bucket)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
+from router.core.conditions import compile_condition
 from router.core.decide import decide, identify
 from router.core.hashing import BUCKETS, UserKey, bucket_of
-from router.core.rules import Request, compile_condition, cookie_value
+from router.core.identity import raw_finder
+from router.core.request import Request, cookie_value
 from router.core.snapshot import Decision, Service
 from router.core.spec import ConditionSpec, IdentityKind
 
@@ -108,8 +110,8 @@ def explain(service: Service, request: Request) -> Trace:
 
 def _identity_steps(service: Service, request: Request) -> tuple[IdentityStep, ...]:
     steps: list[IdentityStep] = []
-    for spec, source in zip(service.spec.identity, service.identity, strict=True):
-        value = request.headers.get(source.name) if source.is_header else cookie_value(request.cookie, source.name)
+    for spec in service.spec.identity:
+        value = raw_finder(spec)(request)
         chosen = bool(value) and not any(step.chosen for step in steps)
         steps.append(IdentityStep(spec.kind, spec.name, value, chosen))
     return tuple(steps)

@@ -21,3 +21,8 @@ BUCKETS = 10_000
 def bucket_of(key: bytes, salt: bytes = b"") -> int:
     """The bucket (0 … 9999) of a user key; the same in every process, for ever."""
     return xxh64_intdigest(salt + key) % BUCKETS
+
+
+def fingerprint(key: bytes) -> int:
+    """The 64 bits under which member tables list a key; the bucket is taken of the same where the salt is empty."""
+    return xxh64_intdigest(key)

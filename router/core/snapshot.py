@@ -10,11 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final
 
+from router.core.conditions import DENIED_SALT, SHARE_SALT, asks_for_keys, condition_headers, condition_needs
 from router.core.hashing import BUCKETS, UserKey
-from router.core.rules import RuleIndex, condition_headers
-from router.core.spec import ConditionSpec, IdentitySpec, ServiceSpec, SnapshotSpec
+from router.core.identity import Finder, IdentitySource, finder_of, plain_source
+from router.core.lookup import Lookup, Tables, no_tables
+from router.core.rules import RuleIndex
+from router.core.signing import CookieSigner
+from router.core.spec import ConditionSpec, IdentitySpec, RingSpec, ServiceSpec, SnapshotSpec, TrustSpec
+
+_NO_TRUST: Final = TrustSpec()
 
 
 class Reason(StrEnum):
@@ -31,36 +37,59 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Ring, version and reason. ``index`` numbers the decisions of one service, so that a shell can keep a table."""
+    """Ring, version and reason. ``index`` numbers the decisions of one service, so that a shell can keep a table.
+
+    ``place`` is the ring's, 0 for the innermost one.
+    """
 
     index: int
     ring: str
     version: str
     reason: Reason
-
-
-class IdentitySource(NamedTuple):
-    """Where to look for a key. ``name`` is a lower-case header name, or a cookie's name."""
-
-    is_header: bool
-    name: bytes
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """One application, compiled. ``bounds[i]`` is the first bucket past ring i's interval; see ``by_hash``."""
+    """One application, compiled. ``bounds[i]`` is the first bucket past ring i's interval; see ``by_hash``.
+
+    ``identity`` are the sources that come first and are plain headers or cookies; ``finders`` ask the rest of them.
+    ``is_intricate``: whether the decision takes more than members, rules and one hash; the rest is for that case alone.
+    """
 
     index: int
     spec: ServiceSpec
     salt: bytes
     identity: tuple[IdentitySource, ...]
+    finders: tuple[Finder, ...]
+    needs: frozenset[str]
+    """What of a request's extras has to be there before ``identify``: query, client, time, claims, certificate."""
     anonymous_cookie: bytes | None
+    signer: CookieSigner | None
+    """Signs what goes into the anonymous cookie; None where it is not signed."""
     rules: RuleIndex[Decision]
     members: Mapping[UserKey, Decision]
     bounds: tuple[int, ...]
     by_hash: tuple[Decision, ...]
     default: Decision
     decisions: tuple[Decision, ...]
+    overrides: Mapping[str, Decision]
+    """Ring → where an override of that name leads; kills are in it."""
+    propagated: Mapping[str, Decision]
+    astray: Decision
+    """For a propagated ring that this service does not have."""
+    is_intricate: bool
+    find_anonymous: Finder | None
+    """Asks for the anonymous cookie's key beside the user's own, where both count."""
+    takes_outer: bool
+    """Whether the outer one of both keys' places is taken (``outer_wins``), rather than the cookie's."""
+    tables: tuple[tuple[Decision, Lookup], ...]
+    """Member tables, inner rings first."""
+    denied: tuple[tuple[int, RuleIndex[bool]], ...]
+    """Places of rings that deny somebody, and their lists. Where there are none, the next two are empty."""
+    memberships: Mapping[UserKey, tuple[Decision, ...]]
+    """Of those who are members of several rings: all of them, the inner one first."""
+    rules_by_ring: tuple[tuple[int, RuleIndex[Decision]], ...]
 
     def __repr__(self) -> str:
         return f"<Service {self.spec.name} rings={len(self.spec.rings)} bounds={self.bounds}>"
@@ -74,21 +103,27 @@ class Snapshot:
         "wanted_headers",
     )  # fmt: skip
 
-    def __init__(self, spec: SnapshotSpec) -> None:
+    def __init__(self, spec: SnapshotSpec, tables: Tables | None = None) -> None:
+        """``tables`` opens member tables by their paths; without it nobody is listed in one.
+
+        Raises RuleError for a rule that cannot be compiled, ValueError for a cookie to sign without a key, and whatever
+        ``tables`` raises.
+        """
         self.spec = spec
         self.generation = spec.generation
-        self.services = tuple(compile_service(s, i) for i, s in enumerate(spec.services))
-        self.wanted_headers = frozenset(name for s in self.services for name in _wanted(s))
+        self.services = tuple(
+            compile_service(s, i, tables or no_tables, spec.trust) for i, s in enumerate(spec.services)
+        )
+        self.wanted_headers = frozenset(name for s in self.services for name in _wanted(s, spec.trust))
         self._exact: dict[bytes, dict[bytes, Service]] = {}
         self._wildcard: dict[bytes, dict[bytes, Service]] = {}
         self._anywhere: dict[bytes, Service] = {}
         for service in self.services:
-            tables = [self._table(host) for host in service.spec.hosts] or [self._anywhere]
-            for table in tables:
+            for table in [self._table(host) for host in service.spec.hosts] or [self._anywhere]:
                 for path in service.spec.paths or ("/",):
                     table.setdefault(path.rstrip("/").encode(), service)
-        tables = [*self._exact.values(), *self._wildcard.values(), self._anywhere]
-        self._deepest = max((len(path) for table in tables for path in table), default=0)
+        paths = [*self._exact.values(), *self._wildcard.values(), self._anywhere]
+        self._deepest = max((len(path) for table in paths for path in table), default=0)
         self._whole = {host: _sole(table) for host, table in self._exact.items()}
         """Host → its service, or None where that is a question of the path."""
         self._elsewhere = None if self._wildcard else _sole(self._anywhere)
@@ -142,65 +177,131 @@ def _longest(table: dict[bytes, Service], path: bytes) -> Service | None:
     return table.get(b"")
 
 
-def _wanted(service: Service) -> set[bytes]:
-    names = {source.name for source in service.identity if source.is_header}
-    for ring in service.spec.rings:
-        for rule in ring.rules:
-            names |= condition_headers(rule)
+def _wanted(service: Service, trust: TrustSpec) -> set[bytes]:
+    names = {one.name.lower().encode() for one in service.spec.identity if one.kind == "header"}
+    for condition in _conditions(service.spec):
+        names |= condition_headers(condition)
+    if "claims" in service.needs:
+        names |= {issuer.header.lower().encode() for issuer in trust.issuers if issuer.header}
     return names
 
 
-def compile_service(spec: ServiceSpec, index: int = 0) -> Service:
+def _conditions(spec: ServiceSpec) -> list[ConditionSpec]:
+    return [condition for ring in spec.rings for condition in (*ring.rules, *ring.denied)]
+
+
+class _Decisions:
+    """The decisions of one service, each made once and numbered."""
+
+    def __init__(self, rings: tuple[RingSpec, ...]) -> None:
+        self._rings = rings
+        self._made: dict[tuple[int, Reason], Decision] = {}
+
+    def of(self, place: int, reason: Reason) -> Decision:
+        made = self._made.get((place, reason))
+        if made is None:
+            ring = self._rings[place]
+            made = Decision(len(self._made), ring.name, ring.version, reason, place)
+            self._made[place, reason] = made
+        return made
+
+    def all(self) -> tuple[Decision, ...]:
+        return tuple(self._made.values())
+
+
+def compile_service(
+    spec: ServiceSpec, index: int = 0, tables: Tables = no_tables, trust: TrustSpec = _NO_TRUST
+) -> Service:
     """Fold weights, kills, rules and members of one service into lookup tables.
 
     A killed ring has nobody: its rules and members are left out and its interval belongs to the next ring outward that
-    is not killed. The default ring cannot be killed; it is where everybody ends.
+    is not killed. The default ring cannot be killed, nor deny anybody; it is where everybody ends.
+
+    Raises as ``Snapshot`` does.
     """
-    decisions: list[Decision] = []
-
-    def decision(ring: int, reason: Reason) -> Decision:
-        chosen = spec.rings[ring]
-        for known in decisions:
-            if (known.ring, known.reason) == (chosen.name, reason):
-                return known
-        decisions.append(Decision(len(decisions), chosen.name, chosen.version, reason))
-        return decisions[-1]
-
+    decisions = _Decisions(spec.rings)
     last = len(spec.rings) - 1
     killed = set(spec.killed) - {spec.rings[last].name}
     open_rings = [i for i, ring in enumerate(spec.rings) if ring.name not in killed]
+    lands_in = [next(j for j in open_rings if j >= i) for i in range(last + 1)]
+    landings = {ring.name: place for ring, place in zip(spec.rings, lands_in, strict=True)}
+    salt = spec.salt.encode()
     rules: list[tuple[ConditionSpec, Decision]] = []
-    members: dict[UserKey, Decision] = {}
+    rules_by_ring: list[tuple[int, RuleIndex[Decision]]] = []
+    memberships: dict[UserKey, list[Decision]] = {}
+    lists: list[tuple[Decision, Lookup]] = []
+    denies = any(spec.rings[i].denied for i in open_rings[:-1])
     for i in open_rings:
         ring = spec.rings[i]
         for name in ring.members:
-            members.setdefault(UserKey(name.encode()), decision(i, Reason.MEMBER))
-        rules.extend((rule, decision(i, Reason.RULE)) for rule in ring.rules)
+            memberships.setdefault(UserKey(name.encode()), []).append(decisions.of(i, Reason.MEMBER))
+        lists += [(decisions.of(i, Reason.MEMBER), tables(path)) for path in ring.tables]
+        own = [(rule, decisions.of(i, Reason.RULE)) for rule in ring.rules]
+        rules += own
+        if denies and own:
+            rules_by_ring.append((i, RuleIndex(own, tables, SHARE_SALT + salt)))
+    by_hash = tuple(decisions.of(i, Reason.DEFAULT if i == last else Reason.HASH) for i in lands_in)
+    default = decisions.of(last, Reason.DEFAULT)
+    denied = tuple(
+        (i, RuleIndex([(one, True) for one in spec.rings[i].denied], tables, DENIED_SALT + salt))
+        for i in open_rings[:-1]
+        if spec.rings[i].denied
+    )
 
-    bounds = tuple(accumulate(ring.basis_points for ring in spec.rings[:last]))
-    by_hash = []
-    for i in range(last + 1):
-        outward = next(j for j in open_rings if j >= i)
-        by_hash.append(decision(outward, Reason.DEFAULT if outward == last else Reason.HASH))
+    anonymous = next((one for one in spec.identity if one.kind == "anonymous_cookie"), None)
+    signer = None
+    if anonymous is not None and anonymous.cookie is not None and anonymous.cookie.is_signed:
+        signer = CookieSigner(trust.keys, anonymous.name.encode())
+    sources = identity_order(spec)
+    plain = [plain_source(source, signer) for source in sources]
+    leading = plain.index(None) if None in plain else len(plain)
+    has_two = anonymous is not None and len(spec.identity) > 1 and spec.login != "user_wins"
+    conditions = _conditions(spec)
     return Service(
         index=index,
         spec=spec,
-        salt=spec.salt.encode(),
-        identity=tuple(_source(s) for s in spec.identity),
-        anonymous_cookie=next((s.name.encode() for s in spec.identity if s.kind == "anonymous_cookie"), None),
-        rules=RuleIndex(rules),
-        members=members,
-        bounds=bounds,
-        by_hash=tuple(by_hash),
-        default=decision(last, Reason.DEFAULT),
-        decisions=tuple(decisions),
+        salt=salt,
+        identity=tuple(source for source in plain[:leading] if source is not None),
+        finders=tuple(finder_of(source, signer) for source in sources[leading:]),
+        needs=_needs(spec, conditions),
+        anonymous_cookie=anonymous.name.encode() if anonymous is not None else None,
+        signer=signer,
+        rules=RuleIndex(rules, tables, SHARE_SALT + salt),
+        members={key: ones[0] for key, ones in memberships.items()},
+        bounds=tuple(accumulate(ring.basis_points for ring in spec.rings[:last])),
+        by_hash=by_hash,
+        default=default,
+        overrides={name: decisions.of(place, Reason.OVERRIDE) for name, place in landings.items()},
+        propagated={name: decisions.of(place, Reason.PROPAGATED) for name, place in landings.items()},
+        astray=decisions.of(last, Reason.PROPAGATED),
+        is_intricate=bool(denies or lists or has_two or any(asks_for_keys(one) for one in conditions)),
+        find_anonymous=finder_of(anonymous, signer) if anonymous is not None and has_two else None,
+        takes_outer=spec.login == "outer_wins",
+        tables=tuple(lists),
+        denied=denied,
+        memberships={key: tuple(ones) for key, ones in memberships.items() if denies and len(ones) > 1},
+        rules_by_ring=tuple(rules_by_ring),
+        decisions=decisions.all(),
     )
 
 
-def _source(spec: IdentitySpec) -> IdentitySource:
-    if spec.kind == "header":
-        return IdentitySource(True, spec.name.lower().encode())
-    return IdentitySource(False, spec.name.encode())
+def identity_order(spec: ServiceSpec) -> tuple[IdentitySpec, ...]:
+    """The sources in the order in which they are asked: the user's own keys before the anonymous cookie.
+
+    Only with ``user_wins`` the first hit wins as the config says.
+    """
+    if spec.login == "user_wins":
+        return spec.identity
+    return tuple(sorted(spec.identity, key=lambda source: source.kind == "anonymous_cookie"))
+
+
+def _needs(spec: ServiceSpec, conditions: list[ConditionSpec]) -> frozenset[str]:
+    needs = {need for condition in conditions for need in condition_needs(condition)}
+    kinds = {source.kind for source in spec.identity}
+    needs |= kinds & {"query", "client", "certificate"}
+    if "claim" in kinds:
+        needs.add("claims")
+    return frozenset(needs)
 
 
 def default_basis_points(spec: ServiceSpec) -> int:

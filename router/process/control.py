@@ -30,6 +30,7 @@ from router.control.board import Board
 from router.control.hub import Hub
 from router.control.rules import ServiceRules, rules_of, say_changes
 from router.control.store import Store
+from router.control.taps import Taps
 from router.control.trouble import Trouble, news, troubles
 from router.control.unhealthy import warnings_of, widened
 from router.core.live import Live
@@ -81,6 +82,8 @@ class Control:
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
         self.board = Board(runtime, self.hub.publish)
+        self.taps = Taps(self.hub.tap)
+        self.hub.on_tapped = self.taps.taken
         self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
         self.warnings: dict[str, tuple[str, ...]] = {}
         self.troubles: dict[VersionKey, Trouble] = {}
@@ -117,6 +120,7 @@ class Control:
         if self._yields.is_set():
             await yielding
         watching.cancel()
+        self.taps.end()
         await self.backends.stop()
         yielding.cancel()
         await self.store.stop()

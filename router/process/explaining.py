@@ -8,6 +8,7 @@ from typing import Any
 from router.admin.bodies import Asked
 from router.admin.trouble import Trouble
 from router.core.explain import explain
+from router.core.identity import put_key
 from router.core.rules import Request
 from router.core.snapshot import Service, Snapshot
 from router.core.spec import SnapshotSpec
@@ -63,15 +64,10 @@ def _service(snapshot: Snapshot, asked: Asked, request: Request) -> Service:
 
 def _identify(service: Service, request: Request, key: bytes) -> None:
     """Put the key where the service looks first; a cookie of the router's own is the last choice."""
-    sources = [one for one in service.spec.identity if one.kind in ("header", "cookie", "anonymous_cookie")]
+    sources = service.spec.identity
     if not sources:
-        raise Trouble("refused", f"{service.spec.name} takes no key from a header or a cookie: leave `user` out.")
-    source = next((one for one in sources if one.kind != "anonymous_cookie"), sources[0])
-    if source.kind == "header":
-        request.headers[source.name.lower().encode()] = key
-        return
-    crumb = source.name.encode() + b"=" + key
-    request.cookie = crumb + b"; " + request.cookie if request.cookie else crumb
+        raise Trouble("refused", f"{service.spec.name} has no `identity:`: `user` means nothing there, leave it out.")
+    put_key(next((one for one in sources if one.kind != "anonymous_cookie"), sources[0]), request, key)
 
 
 def _bytes(text: str) -> bytes:

@@ -24,11 +24,10 @@ from router.admin.shapes import (
     ConfigValue,
     Trail,
 )
-from router.admin.trouble import Trouble
 from router.admin.view import Figures as RingFigures
 from router.admin.view import Listener
 from router.config.admin import AdminSettings
-from router.config.origins import Value, values_of
+from router.config.origins import HIDDEN, Value, values_of
 from router.config.problems import hidden_line
 from router.control.keys import key_of
 from router.control.trouble import warning
@@ -36,14 +35,24 @@ from router.core.health import is_version_up
 from router.core.spec import ServiceSpec, TrustSpec
 from router.process.backends import backends_state, rings_state
 from router.process.explaining import explain_asked
+from router.process.figures import store_figures
 from router.process.levers import Levers
+from router.process.tapping import listen
 from router.process.trail import AuditTrail
 from router.telemetry.backends import backends
-from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.exposition import ConfigFigures, Figures, render
 from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series
 
 if TYPE_CHECKING:
     from router.process.control import Control
+
+
+def without_secrets(trust: TrustSpec) -> TrustSpec:
+    """Which keys and issuers there are, and what is public of them."""
+    return TrustSpec(
+        tuple(replace(key, secret=HIDDEN) for key in trust.keys),
+        tuple(replace(issuer, secret=HIDDEN if issuer.secret else "") for issuer in trust.issuers),
+    )
 
 
 class ControlView:
@@ -66,15 +75,7 @@ class ControlView:
             Figures(
                 counters=control.hub.totals(),
                 spec=control.board.spec,
-                store=StoreFigures(
-                    is_up=store.state in ("live", "poll"),
-                    staleness_seconds=store.staleness_seconds,
-                    errors=store.errors_total,
-                    rejected=store.rejected_total,
-                    sources={name: store.source(name) for name in config.settings.services},
-                    poll_durations=store.poll_durations,
-                    poll_seconds_sum=store.poll_seconds_sum,
-                ),
+                store=store_figures(store, config.settings.services),
                 config=ConfigFigures(
                     config.reloads, not config.error, config.loaded_at, config.settings.files.expiries
                 ),
@@ -137,7 +138,7 @@ class ControlView:
             },
             "names": control.backends.names_state(),
             # Whoever may look at rings may not sign passes.
-            "snapshot": None if spec is None else replace(spec, trust=TrustSpec()),
+            "snapshot": None if spec is None else replace(spec, trust=without_secrets(spec.trust)),
         }
 
     def service_state(self, service: str) -> dict[str, Any] | None:
@@ -238,7 +239,7 @@ class ControlView:
         return await self._trail.news()
 
     def tap(self, service: str, ring: str, rate: int) -> Listener:
-        raise Trouble("not_available", "This router does not sample requests.")
+        return listen(self._control.taps, self._control.board.spec, service, ring, rate)
 
     # -- Figures and Levers --------------------------------------------------------------------------------------------
 

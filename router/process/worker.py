@@ -30,8 +30,21 @@ from router.process.orphans import clean_up_after
 from router.process.pulse import Pulse, State
 from router.process.wear import Wear
 from router.proxy.plane import DataPlane
+from router.proxy.tap import Sampler
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
-from router.telemetry.messages import LENGTH, Applied, Hello, Leaving, Report, decode_install, frame, pack_counters
+from router.telemetry.messages import (
+    LENGTH,
+    Applied,
+    Hello,
+    Install,
+    Leaving,
+    Report,
+    Tap,
+    Tapped,
+    decode_from_control,
+    frame,
+    pack_counters,
+)
 
 REPORT_SECONDS: Final = 1.0
 RECONNECT_SECONDS: Final = (0.05, 1.0)
@@ -42,6 +55,7 @@ PATIENCE_SECONDS: Final = 2.0
 FAREWELL_SECONDS: Final = 1.0
 """For what is told to the last ones to be sent."""
 LAST_REPORT_SECONDS: Final = 1.0
+TAP_BUFFER_BYTES: Final = 256 * 1024
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 CHANNEL_FILE: Final = "control.sock"
 
@@ -268,14 +282,33 @@ class Worker:
         try:
             while True:
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                install = decode_install(await reader.readexactly(length))
-                await self._install(install.snapshot)
-                writer.write(frame(Applied(install.snapshot.generation, time.time())))
+                match decode_from_control(await reader.readexactly(length)):
+                    case Install(snapshot=snapshot):
+                        await self._install(snapshot)
+                        writer.write(frame(Applied(snapshot.generation, time.time())))
+                    case Tap() as tap:
+                        self._listen(tap)
         finally:
+            self.plane.tap = None
             self._writer = None
             self._is_connected.clear()
             reports.cancel()
             writer.close()
+
+    def _listen(self, tap: Tap) -> None:
+        """Somebody wants to see requests, or nobody any more."""
+        self.plane.tap = Sampler(self.loop, tap.wanted, tap.key, self._send_tapped) if tap.wanted else None
+
+    def _send_tapped(self, tapped: Tapped) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.transport.get_write_buffer_size() > TAP_BUFFER_BYTES:  # control is slow: counters come first
+            for _, takers in tapped.samples:
+                for number in takers:
+                    tapped.dropped[number] = tapped.dropped.get(number, 0) + 1
+            tapped.samples = []
+        writer.write(frame(tapped))
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         whole, lag = True, 0.0  # a new control knows nothing yet

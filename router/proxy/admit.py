@@ -10,12 +10,14 @@ from router.core.hashing import UserKey
 from router.core.snapshot import Service
 from router.proxy.client import client_behind, forwarded_by_trusted
 from router.proxy.exchange import Exchange
+from router.proxy.facts import gather, minted_cookie
 from router.proxy.failures import Failure
 from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, trailers_of
 from router.proxy.grammar import FramingError
 from router.proxy.heads import RequestHead, replace_field, value_of, values
-from router.proxy.special import count_hop, last_hop, redirect
+from router.proxy.proofs import take_link, travelling, weigh
+from router.proxy.special import count_hop, last_hop, redirect, see_other
 from router.proxy.upgrade import UPGRADE_LINES, check_handshake, wants_websocket
 from router.proxy.wheel import NEVER
 
@@ -53,11 +55,24 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
     ):
         return
     assert service is not None
+    client = downstream.address
+    if downstream.is_trusted:
+        head.is_trusted = True
+        client = client_behind((head.said or {}).get(b"x-forwarded-for", b""), client, plane.trusts)
+    head.client = client
+    if service.needs:
+        gather(downstream, service, head)
     key = identify(service, head)
     minted = b""
     if key is None and service.anonymous_cookie is not None:
-        minted = plane.new_anonymous_key()
-        key = UserKey(minted)
+        key = UserKey(plane.new_anonymous_key())
+        minted = minted_cookie(downstream, service, head, key)
+    carried = head.carried
+    if carried is not None:
+        cookie = weigh(downstream, service, head, carried, key)
+        if cookie:
+            _follow(downstream, head, cookie, body is None, rest)
+            return
     lane = plane.lanes[service.index][decide(service, head, key).index]
     if not lane.pool.is_well:
         lane = lane.outward(plane)
@@ -68,19 +83,16 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
     if not head.authority:
         head.authority = lane.host
         replace_field(lines, b"host", b"Host: " + lane.host)
-    client = downstream.address
-    if downstream.is_trusted:
-        said = head.said or {}
-        client = client_behind(said.get(b"x-forwarded-for", b""), client, plane.trusts)
-        forwarded = forwarded_by_trusted(said, downstream.address, downstream.door.scheme, head.authority)
+    if head.is_trusted:
+        forwarded = forwarded_by_trusted(head.said or {}, downstream.address, downstream.door.scheme, head.authority)
     else:
         forwarded = downstream.forwarded + head.authority
+    said = lane.head_lines if not is_http10 else lane.old_head_lines
+    if carried is not None:
+        said = travelling(lane, carried, lane.request_lines if not is_http10 else lane.old_request_lines)
     if head.chunked:
         lines.append(b"Transfer-Encoding: chunked")
-    lines += (
-        lane.request_lines if not is_http10 else lane.old_request_lines,
-        forwarded, b"X-Request-Id: " + head.request_id, b"", b"",
-    )  # fmt: skip
+    lines += (said, forwarded, b"X-Request-Id: " + head.request_id, b"", b"")
     first = trailers = b""
     is_complete = True
     if body is not None:
@@ -136,6 +148,8 @@ def _is_answered(
     if service is None:
         downstream.refuse(Failure.NO_SERVICE if plane.snapshot is not None else Failure.NOT_READY, head, is_bodiless)
         return True
+    if head.carried is not None and head.start.has_pass:
+        take_link(head, head.carried)
     try:
         if count_hop(head):
             if is_bodiless:
@@ -154,6 +168,14 @@ def _is_answered(
     if head.expects and not is_bodiless and not plane.listener.answers_expect:
         head.lines.append(b"Expect: 100-continue")
     return False
+
+
+def _follow(downstream: Downstream, head: RequestHead, cookie: bytes, is_bodiless: bool, rest: bytes) -> None:
+    """A link with a pass was opened: from now on the browser has it as a cookie, and the address is clean."""
+    if is_bodiless:
+        downstream.partial += rest
+    target = head.start.target
+    downstream.answer("pass_link", lambda name, close: see_other(target, cookie, name, close), head, is_bodiless)
 
 
 def accept_of(head: RequestHead | None) -> bytes:

@@ -43,7 +43,7 @@ async def _connected(exchange: Exchange, endpoint: Endpoint) -> None:
         if is_wanted:
             _try_elsewhere(exchange, endpoint, made)
     elif is_wanted:
-        exchange.send_held(made, endpoint)
+        _send_held(exchange, made, endpoint)
     else:
         made.uses = 1  # it will have waited: as likely to be dead as any other kept connection
         made.rest_in_pool()
@@ -110,7 +110,21 @@ def dispatch(exchange: Exchange, endpoint: Endpoint) -> None:
     if warm is None:
         connect_to(exchange, endpoint)
     else:
-        exchange.send_held(warm, endpoint)
+        _send_held(exchange, warm, endpoint)
+
+
+def _send_held(exchange: Exchange, upstream: Upstream, endpoint: Endpoint) -> None:
+    """Send what waited for a connection."""
+    data = b"".join(exchange.outgoing or ())
+    exchange.outgoing = None
+    exchange.endpoint = endpoint
+    exchange.upstream = upstream
+    exchange.is_request_sent = exchange.is_request_complete
+    exchange.sent_at = monotonic()
+    exchange.downstream.release_reading()  # before the write, which may hold it again
+    upstream.begin(exchange, endpoint, data)
+    if exchange.downstream.is_write_paused:
+        upstream.pause_reading()
 
 
 def wait(exchange: Exchange) -> None:
@@ -212,6 +226,29 @@ def is_tried_again(exchange: Exchange, now: float) -> bool:
         exchange.downstream.arm(due - now)
         return True
     return False
+
+
+def timed_out(exchange: Exchange, *, is_last: bool) -> None:
+    """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
+    downstream = exchange.downstream
+    if exchange.tunnel is not None:
+        exchange.end_tunnel()
+    elif is_last:
+        exchange.fail(Failure.DEADLINE)
+    elif exchange.is_queued:
+        shed(exchange, "queue_time")
+    elif not exchange.is_request_complete and exchange.status == 0 and not downstream.is_holding:
+        exchange.fail(Failure.REQUEST_TIMEOUT)
+    elif downstream.is_write_paused:
+        exchange.fail(Failure.SLOW_READER)
+    else:
+        now, endpoint = monotonic(), exchange.endpoint
+        if endpoint is not None and exchange.status == 0 and is_tried_again(exchange, now):
+            return
+        if endpoint is not None:
+            spoil(endpoint, "timeout", now)
+        note_failure(exchange, now)
+        exchange.fail(Failure.UPSTREAM_TIMEOUT)
 
 
 def keeps(exchange: Exchange, size: int) -> bool:

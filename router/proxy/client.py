@@ -42,8 +42,8 @@ def forwarded_by_trusted(said: dict[bytes, bytes], address: bytes, scheme: bytes
     element = _element(address, scheme)
     lines = [
         b"X-Forwarded-For: " + (b"%b, %b" % (chain, address) if chain else address),
-        b"X-Forwarded-Proto: " + (_last(said.get(b"x-forwarded-proto")) or scheme),
-        b"X-Forwarded-Host: " + (_last(said.get(b"x-forwarded-host")) or host),
+        b"X-Forwarded-Proto: " + (last_said(said.get(b"x-forwarded-proto")) or scheme),
+        b"X-Forwarded-Host: " + (last_said(said.get(b"x-forwarded-host")) or host),
         b"Forwarded: " + (b"%b, %b" % (elements, element) if elements else element),
     ]
     lines += [b"%b: %b" % (name.title(), value) for name, value in said.items() if name not in _SAYS_HERE]
@@ -56,7 +56,7 @@ def _element(address: bytes, scheme: bytes) -> bytes:
     return b"for=%b;proto=%b" % (b"unknown" if address == UNIX else node, scheme)
 
 
-def _last(said: bytes | None) -> bytes:
+def last_said(said: bytes | None) -> bytes:
     """The nearest proxy's word, where several speak."""
     return said.rpartition(b",")[2].strip(b" \t") if said else b""
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 class Door:
     """One listening socket. Its connections keep it, so that a changed configuration reaches them too."""
 
-    __slots__ = ("_plane", "hsts", "is_unix", "redirect_port", "scheme")
+    __slots__ = ("_plane", "hsts", "is_outbound", "is_unix", "redirect_port", "scheme")
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self.scheme = b"http"
         self.is_unix = False
+        self.is_outbound = False
+        """Whether the application's own calls come in here: the ring that they carry is believed."""
         self.hsts = b""
         """A field line, or nothing (RFC 6797: over TLS only)."""
         self.redirect_port = 0
@@ -28,6 +30,7 @@ class Door:
 
     def update(self, spec: SocketSpec) -> None:
         self.is_unix = spec.address.startswith("unix:")
+        self.is_outbound = spec.is_outbound
         self.scheme = b"http" if spec.tls is None else b"https"
         seconds = 0 if spec.tls is None else spec.tls.hsts_seconds
         self.hsts = b"Strict-Transport-Security: max-age=%d" % seconds if seconds else b""

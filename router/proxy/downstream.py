@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from router.core.spec import ErrorPageSpec
 from router.proxy.admit import accept_of, admit
+from router.proxy.attempts import timed_out
 from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
 from router.proxy.failures import Failure, failure_of, render
@@ -40,8 +41,8 @@ class Downstream:
 
     __slots__ = (
         "_body", "_body_due", "_has_skipped", "_held_at", "_is_in_head", "_is_next_due", "_lingers", "_taken",
-        "address", "deadline", "door", "ends", "exchange", "forwarded", "is_holding", "is_http10", "is_trusted",
-        "is_write_paused", "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
+        "address", "certificate", "deadline", "door", "ends", "exchange", "forwarded", "is_holding", "is_http10",
+        "is_trusted", "is_write_paused", "keep_alive", "looked_at", "partial", "plane", "requests", "slot", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -59,9 +60,7 @@ class Downstream:
         self.deadline = NEVER
         self.slot = -1
         self.looked_at = NEVER
-        self._is_in_head = False
-        self._has_skipped = False
-        self._is_next_due = False
+        self._is_in_head = self._has_skipped = self._is_next_due = False
         self.partial = bytearray()
         self._body: BodyReader | None = None
         self.is_holding = False
@@ -75,6 +74,8 @@ class Downstream:
         """When the upload, at its slowest, has to be over; moves with what is received."""
         self._held_at = 0.0
         self.forwarded = b""
+        self.certificate: dict[str, tuple[bytes, ...]] | None = None
+        """What the client's says, once somebody asked."""
 
     def __repr__(self) -> str:
         return f"<Downstream {self.address.decode('latin-1')} {self.exchange or 'idle'}>"
@@ -159,7 +160,7 @@ class Downstream:
             listener = self.plane.listener
             self.arm(listener.body_timeout if self.is_holding else listener.send_timeout)
         elif exchange is not None:
-            exchange.timed_out(is_last=now >= self.ends)
+            timed_out(exchange, is_last=now >= self.ends)
         else:
             self.transport.abort()
 

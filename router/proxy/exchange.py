@@ -14,14 +14,13 @@ from router.proxy.attempts import (
     IDEMPOTENT,
     connect_to,
     is_sent_again,
-    is_tried_again,
     keeps,
     note_failure,
-    shed,
     spoil,
     survives,
     wait,
 )  # fmt: skip
+from router.proxy.changes import Lasting, is_event_stream
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure, render
 from router.proxy.forwarding import add_anonymous_cookie
@@ -43,10 +42,10 @@ class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_chunks_request", "head", "_is_chunked", "outgoing", "_status", "client", "downstream", "endpoint",
+        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
-        "is_request_sent", "kept", "key", "lane", "minted", "received", "request_id", "sent", "sent_at",
-        "start", "started", "tried", "tunnel", "upstream", "websocket_key",
+        "is_request_sent", "kept", "key", "lane", "lasting", "minted", "received", "request", "request_id", "sent",
+        "sent_at", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
@@ -55,11 +54,14 @@ class Exchange:
     ) -> None:  # fmt: skip
         self.downstream = downstream
         self.lane = lane
+        self.request: RequestHead | None = head
+        """Until the response has begun, and as long as there may be a decision anew."""
+        self.lasting: Lasting | None = None
         self.start = head.start
         self.request_id = head.request_id
         self.key = key
         self.minted = minted
-        """The key of an anonymous user who gets a cookie with this response; empty for everybody else."""
+        """The field that gives a new anonymous user a cookie with this response; empty for everybody else."""
         self.client = client
         """Whose request it is; not the peer's address where that is a trusted proxy."""
         self.websocket_key = b""
@@ -77,7 +79,7 @@ class Exchange:
         self.head = b"\r\n".join(head.lines)
         self._chunks_request = head.chunked
         self.outgoing: list[bytes] | None = None
-        self._status = 0
+        self.status = 0
         self._is_chunked = False
         self.kept: bytes | bytearray | None = None
         """All that was sent, while it may have to be sent again."""
@@ -90,7 +92,7 @@ class Exchange:
         """When the last try has to be answered; 0 before the first retry."""
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.start.line!r} ring={self.lane.ring} status={self._status}>"
+        return f"<Exchange {self.start.line!r} ring={self.lane.ring} status={self.status}>"
 
     # -- the request -------------------------------------------------------------------------------------------------
 
@@ -128,19 +130,6 @@ class Exchange:
             upstream.begin(self, endpoint, data)
         if lane.mirror is not None and is_complete:
             lane.mirror.copy(self, data)
-
-    def send_held(self, upstream: Upstream, endpoint: Endpoint) -> None:
-        """Send what waited for a connection."""
-        data = b"".join(self.outgoing or ())
-        self.outgoing = None
-        self.endpoint = endpoint
-        self.upstream = upstream
-        self.is_request_sent = self.is_request_complete
-        self.sent_at = monotonic()
-        self.downstream.release_reading()  # before the write, which may hold it again
-        upstream.begin(self, endpoint, data)
-        if self.downstream.is_write_paused:
-            upstream.pause_reading()
 
     def hold_again(self) -> None:
         """What was sent is to be sent once more."""
@@ -196,7 +185,7 @@ class Exchange:
         if self.tunnel is not None:
             self.end_tunnel()
             return
-        if kind == "reset" and self._status == 0 and survives(self, upstream):
+        if kind == "reset" and self.status == 0 and survives(self, upstream):
             return
         now = monotonic()
         spoil(endpoint, kind, now)
@@ -214,9 +203,10 @@ class Exchange:
 
     def open_tunnel(self, head: ResponseHead, piece: bytes) -> None:
         """The backend changes protocols: from here on bytes are passed as they are, both ways."""
-        self._status = head.status
+        self.status = head.status
         self.tunnel = Tunnel(self, head, piece)
         self.downstream.enter_tunnel()
+        self.downstream.plane.changes.watch(self)
 
     def end_tunnel(self) -> None:
         """One side has left: what is on its way may arrive, then the other side leaves too."""
@@ -241,11 +231,11 @@ class Exchange:
                 return
         elif endpoint is not None and endpoint.errors:
             endpoint.errors = 0
-        self._status = status
+        self.status = status
         lane.meter.answered(now - self.sent_at)
         lines = head.lines
-        if self.minted and lane.anonymous_cookie is not None:
-            add_anonymous_cookie(lines, lane.anonymous_cookie, self.minted)
+        if self.minted:
+            add_anonymous_cookie(lines, self.minted)
         if lane.response_lines:
             lines.append(lane.response_lines)
         if not head.has_date:
@@ -279,8 +269,13 @@ class Exchange:
         if done:
             self._finish(now, False)
             downstream.finished(now)
-        elif not downstream.is_write_paused:
+            return
+        if not downstream.is_write_paused:
             downstream.arm(lane.pool.between_bytes)
+        if head.length < 0 and is_event_stream(head):
+            downstream.plane.changes.watch(self)
+        else:
+            self.request = None
 
     def more(self, piece: bytes, trailers: bytes, *, done: bool) -> None:
         """More of the response body, and perhaps its end with its trailers."""
@@ -308,7 +303,7 @@ class Exchange:
     def resume_response(self) -> None:
         """The client reads again: from here on it is the endpoint that is waited for."""
         listener, pool = self.downstream.plane.listener, self.lane.pool
-        waits = pool.between_bytes if self._status else pool.waits
+        waits = pool.between_bytes if self.status else pool.waits
         self.downstream.arm(listener.tunnel_timeout if self.tunnel is not None else waits)
         if self.upstream is not None:
             self.upstream.resume_reading()
@@ -323,11 +318,11 @@ class Exchange:
         self._drop_upstream()
         downstream.plane.failed(failure.value.word)
         now = monotonic()
-        if self._status:
+        if self.status:
             self._finish(now, True)
             downstream.break_off()
             return
-        self._status = failure.value.status
+        self.status = failure.value.status
         if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
         answer = render(
@@ -343,26 +338,17 @@ class Exchange:
         self._finish(now, False)
         downstream.finished(now)
 
-    def timed_out(self, *, is_last: bool) -> None:
-        """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
+    def come_back(self) -> None:
+        """Its user is to ask again: a WebSocket is told so, and an event stream ends as if it were complete."""
         if self.tunnel is not None:
-            self.end_tunnel()
-        elif is_last:
-            self.fail(Failure.DEADLINE)
-        elif self.is_queued:
-            shed(self, "queue_time")
-        elif not self.is_request_complete and self._status == 0 and not self.downstream.is_holding:
-            self.fail(Failure.REQUEST_TIMEOUT)
-        elif self.downstream.is_write_paused:
-            self.fail(Failure.SLOW_READER)
-        else:
-            now, endpoint = monotonic(), self.endpoint
-            if endpoint is not None and self._status == 0 and is_tried_again(self, now):
-                return
-            if endpoint is not None:
-                spoil(endpoint, "timeout", now)
-            note_failure(self, now)
-            self.fail(Failure.UPSTREAM_TIMEOUT)
+            self.tunnel.restart()
+        elif not self.is_finished:
+            self._drop_upstream()
+            if self._is_chunked:
+                self.downstream.transport.write(last_chunk(b""))
+            now = monotonic()
+            self._finish(now, False)
+            self.downstream.finished(now)
 
     def client_gone(self) -> None:
         """The client left: cancel what the endpoint is doing."""
@@ -373,8 +359,8 @@ class Exchange:
             return
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
-        if not self._status:
-            self._status = CLIENT_GONE
+        if not self.status:
+            self.status = CLIENT_GONE
         self._finish(monotonic(), True)
 
     def _drop_upstream(self) -> None:
@@ -385,14 +371,19 @@ class Exchange:
     def _finish(self, now: float, is_error: bool) -> None:
         """Settle the accounts. Of a tunnel's time, only that until it was opened is latency."""
         self.is_finished = True
+        plane = self.downstream.plane
         if self.is_queued:
             self.lane.pool.leave_queue(self)
         if self.tunnel is not None:
-            self.downstream.plane.tunnels -= 1
+            plane.tunnels -= 1
             now = self.tunnel.opened_at
-        status, duration = self._status, now - self.started
+        if self.lasting is not None:
+            plane.changes.forget(self.lasting)
+        status, duration = self.status, now - self.started
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
-        access_log = self.downstream.plane.access_log
+        if plane.tap is not None:
+            plane.tap.take(self, status, duration)
+        access_log = plane.access_log
         if access_log is not None:
             access_log.add(
                 now, self.client, self.start, status, self.sent, self.received, duration, self.lane,

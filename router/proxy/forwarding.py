@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from router.core.spec import CookieSpec
+
 PASS: Final = 0
 """Forwarded, and nothing more."""
 HOST: Final = 1
@@ -23,6 +25,11 @@ REQUEST_ID: Final = 9
 FORWARDED: Final = 10
 EXPECT: Final = 11
 UPGRADE: Final = 12
+CARRIED: Final = 13
+"""What a client says of the ring it should be in; looked at in ``proofs``."""
+
+RING_PASS: Final = b"ring_pass"
+"""The cookie and the query parameter with a pass."""
 
 _HOP_BY_HOP: Final = {
     b"keep-alive": DROP,
@@ -31,7 +38,7 @@ _HOP_BY_HOP: Final = {
     b"http2-settings": DROP,
     b"proxy-authenticate": DROP,
     # Ours alone: a client must not tell the backend which ring it is in, nor a backend the client.
-    b"x-ring": DROP,
+    b"x-ring": DROP,  # and any other X-Ring- of a request: see FieldJudge
     b"x-ring-version": DROP,
     b"x-ring-reason": DROP,
     b"x-ring-mirror": DROP,
@@ -44,6 +51,10 @@ _HOP_BY_HOP: Final = {
 
 REQUEST_KINDS: Final = {
     **_HOP_BY_HOP,
+    b"x-ring": CARRIED,
+    b"x-ring-pass": CARRIED,
+    b"x-ring-override": CARRIED,
+    b"baggage": CARRIED,
     b"proxy-authorization": DROP,
     b"expect": EXPECT,
     b"max-forwards": MAX_FORWARDS,
@@ -59,7 +70,8 @@ RESPONSE_KINDS: Final = {**_HOP_BY_HOP, b"date": DATE}
 
 _UNSTRIPPABLE: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization", b"set-cookie", b"x-ring",
-     b"x-ring-version", b"x-ring-reason", b"x-ring-mirror", b"x-request-id", b"forwarded", b"via", b"date"}
+     b"x-ring-version", b"x-ring-reason", b"x-ring-mirror", b"x-request-id", b"forwarded", b"via", b"date",
+     b"baggage"}
 )  # fmt: skip
 
 
@@ -107,12 +119,38 @@ def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
     return authority, b"/" + path if path[:1] == b"?" else path
 
 
-def add_anonymous_cookie(lines: list[bytes], name: bytes, key: bytes) -> None:
-    """Give an anonymous user a key to come back with, unless a shared cache might hand it to somebody else."""
-    fields = [(field.lower(), value) for field, _, value in (line.partition(b":") for line in lines[1:])]
-    control = b",".join(value for field, value in fields if field == b"cache-control").lower()
-    if not control and not any(field == b"expires" for field, _ in fields):
+def cookie_line(name: bytes, value: bytes, spec: CookieSpec, *, is_secure: bool) -> bytes:
+    """A Set-Cookie field (RFC 6265 §4.1). ``is_secure``: whether the client came over TLS."""
+    line = b"Set-Cookie: %b=%b; Path=%b; Max-Age=%d" % (name, value, spec.path.encode(), spec.max_age)
+    if spec.domain:
+        line += b"; Domain=%b" % spec.domain.encode()
+    if spec.http_only:
+        line += b"; HttpOnly"
+    line += b"; SameSite=%b" % spec.same_site.encode()
+    if spec.secure == "always" or (spec.secure == "auto" and is_secure):
+        line += b"; Secure"
+    return line + b"; Partitioned" if spec.partitioned else line
+
+
+def add_anonymous_cookie(lines: list[bytes], cookie: bytes) -> None:
+    """Give an anonymous user a key to come back with, unless a shared cache might hand it to somebody else.
+
+    A cache may store what says ``public`` or ``s-maxage``, whatever else it says, what names fields that are private
+    (RFC 9111 §5.2.2.7), and whatever a field for caches of their own kind allows (RFC 9213).
+    """
+    control = b""
+    has_expiry = False
+    for field, _, value in [line.partition(b":") for line in lines[1:]]:
+        name = field.lower()
+        if name == b"cache-control":
+            control += b"," + value.lower()
+        elif name == b"expires":
+            has_expiry = True
+        elif name[-14:] == b"-cache-control" or name == b"surrogate-control":
+            return
+    directives = {one.strip(b" \t") for one in control.split(b",")}
+    if not control and not has_expiry:
         lines.append(b"Cache-Control: private")
-    elif b"private" not in control and b"no-store" not in control:
+    elif not directives & {b"private", b"no-store"} or b"public" in directives or b"s-maxage" in control:
         return
-    lines.append(b"Set-Cookie: %b=%b; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax" % (name, key))
+    lines.append(cookie)

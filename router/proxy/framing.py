@@ -32,7 +32,8 @@ _LOCAL: Final = frozenset(
      b"content-range", b"authorization", b"www-authenticate", b"authentication-info", b"proxy-authentication-info",
      b"cookie", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"range", b"age", b"expires", b"date",
      b"location", b"retry-after", b"vary", b"warning", b"pragma", b"forwarded", b"via", b"x-request-id",
-     b"x-real-ip"}
+     b"x-real-ip",
+     b"baggage"}
 )  # fmt: skip
 """Fields that may not stand in trailers, since somebody has acted on their absence already (RFC 9110 §6.5.1)."""
 

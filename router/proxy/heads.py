@@ -14,6 +14,7 @@ from typing import Final
 from router.core.rules import NOTHING, Request
 from router.core.spec import LimitsSpec
 from router.proxy.forwarding import (
+    CARRIED,
     CODING,
     CONNECTION,
     COOKIE,
@@ -51,16 +52,36 @@ _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"close"})
 
 
+class Carried:
+    """What a request says of the ring it should be in, true or not; ``proofs`` finds out.
+
+    ``fields`` are X-Ring, X-Ring-Pass, X-Ring-Override and baggage by their lower-case names. The cookie of a pass
+    stays where it is.
+    """
+
+    __slots__ = ("fields", "journey", "linked", "others")
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, bytes] = {}
+        self.linked = b""
+        """The pass that stood in the query."""
+        self.journey = b""
+        """Our member of baggage where it is not the one of this service's ring: it goes on as it came."""
+        self.others = b""
+        """The other members of baggage."""
+
+
 class RequestHead(Request):
     """A request head, sorted: what passes, what frames, what the decision may look at.
 
     ``lines`` are the request line and the fields to pass on, normalised, without their line ends. ``authority`` is the
     Host as the client wrote it. ``said`` holds Forwarded, X-Forwarded-* and X-Real-IP by their lower-case names.
-    ``length`` is -1 where there is none, ``max_forwards`` is the field.
+    ``length`` is -1 where there is none, ``max_forwards`` is the field. ``carried`` is what it says of its ring,
+    if it says anything.
     """
 
     __slots__ = (
-        "authority", "chunked", "connection", "expects", "is_special", "length", "lines", "max_forwards",
+        "authority", "carried", "chunked", "connection", "expects", "is_special", "length", "lines", "max_forwards",
         "request_id", "said", "start", "upgrade",
     )  # fmt: skip
 
@@ -88,7 +109,8 @@ class RequestHead(Request):
         self.max_forwards: Field | None = None
         self.expects = False
         self.is_special = False
-        """Whether there is an upgrade, an expectation or a count of hops: rare, and worth only one look."""
+        """Whether there is an upgrade, an expectation, a count of hops or a linked pass: worth only one look."""
+        self.carried: Carried | None = None
 
 
 class RequestReader:
@@ -119,6 +141,9 @@ class RequestReader:
         lines[0] = start.line
         head = RequestHead(start, lines)
         headers, fields = head.headers, self._fields
+        if start.has_pass:
+            head.is_special = True
+            head.carried = Carried()
         coding: bytes | None = None
         has_host = False
         for line in lines[1:]:
@@ -133,6 +158,8 @@ class RequestReader:
                 head.host = field.host
                 head.authority = field.value
             elif kind == COOKIE:
+                if field.number > 0 and head.carried is None:
+                    head.carried = Carried()
                 head.cookie = head.cookie + b"; " + field.value if head.cookie else field.value
             elif kind == LENGTH:
                 if head.length >= 0:
@@ -163,6 +190,10 @@ class RequestReader:
                     if field.value.lower() != b"100-continue":
                         raise ExpectationError("an expectation other than 100-continue")
                     head.expects = head.is_special = True
+                elif kind == CARRIED:
+                    if head.carried is None:
+                        head.carried = Carried()
+                    _add(head.carried.fields, field)
             if field.is_wanted:
                 if field.name in headers:
                     _add(headers, field)
@@ -176,7 +207,8 @@ class RequestReader:
         if not has_host and not start.is_http10:
             raise FramingError("no Host")
         if head.connection is not None and head.connection not in _USUAL_OPTIONS:
-            _strip_nominated(lines, head.connection)
+            # What the decision is made by is not theirs to take away: the next router has to find it as well.
+            _strip_nominated(lines, head.connection, self.wanted)
         return head
 
 
@@ -260,9 +292,9 @@ def _check_coding(value: bytes, length: int, *, is_http10: bool) -> None:
     raise FramingError("chunked is not the final transfer coding, or there twice")  # RFC 9112 §6.3
 
 
-def _strip_nominated(lines: list[bytes], connection: bytes) -> None:
+def _strip_nominated(lines: list[bytes], connection: bytes, kept: frozenset[bytes] = frozenset()) -> None:
     """Remove the fields that a Connection field nominates (RFC 9110 §7.6.1), but for those nobody can strip."""
-    nominated = {name for name in connection_options(connection) if is_strippable(name)}
+    nominated = {name for name in connection_options(connection) if is_strippable(name)} - kept
     lines[1:] = [line for line in lines[1:] if field_name(line) not in nominated]
 
 

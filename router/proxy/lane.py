@@ -23,9 +23,9 @@ class Lane:
     """One per decision of a service; and of a ring and a version for those who fall outward, made when needed."""
 
     __slots__ = (
-        "anonymous_cookie", "body_bytes", "decided", "error_pages", "host", "is_closed", "json", "meter", "mirror",
-        "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines", "ring", "service", "version",
-        "words",
+        "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "json", "member", "meter", "mirror",
+        "old_head_lines", "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines", "ring",
+        "service", "version", "words",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +37,7 @@ class Lane:
         listener: ListenerSpec,
         outer: tuple[str, ...],
         also_said: bytes = b"",
+        member: bytes = b"",
     ) -> None:
         self.service = service.spec.name
         self.ring = decision.ring
@@ -52,7 +53,6 @@ class Lane:
         """Versions to fall back on, the nearest first."""
         self.is_closed = not next(ring.falls_outward for ring in service.spec.rings if ring.name == decision.ring)
         self.mirror: Mirror | None = None
-        self.anonymous_cookie = service.anonymous_cookie
         first = pool.endpoints[0].spec
         self.host = b"localhost" if first.path else first.address.encode()
         """What a client of HTTP/1.0 that names no host is taken to have asked for."""
@@ -66,14 +66,22 @@ class Lane:
         said += also_said
         via = b"" if listener.via == "off" else _VIA
         self.request_lines = said + via
-        """Field lines with CRLF between them and none at the end."""
+        """Field lines with CRLF between them and none at the end; other versions of the ring say them otherwise."""
         self.old_request_lines = self.request_lines.replace(_VIA, _OLD_VIA)
         """The same, for what came as HTTP/1.0 (RFC 9110 §7.6.3)."""
+        self.carry(member)
         lines = [said] if service.spec.response_headers else []
         if listener.via == "both":
             lines.append(_VIA.strip())
         self.response_lines = b"\r\n".join(lines)
         """Likewise; empty if nothing is said."""
+
+    def carry(self, member: bytes) -> None:
+        """From now on requests carry this member of baggage behind the other lines; empty: none."""
+        self.member = member
+        baggage = b"\r\nbaggage: " + member if member else b""
+        self.head_lines = self.request_lines + baggage
+        self.old_head_lines = self.old_request_lines + baggage
 
     def outward(self, plane: DataPlane) -> Lane:
         """The lane of the nearest version outward that is well, for those whose own is not; this one if none is.

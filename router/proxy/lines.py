@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, Generic, TypeVar
 
-from router.proxy.forwarding import DROP, FORWARDED, HOST, LENGTH, MAX_FORWARDS, PASS, bare_host
+from router.proxy.forwarding import COOKIE, DROP, FORWARDED, HOST, LENGTH, MAX_FORWARDS, PASS, RING_PASS, bare_host
 from router.proxy.framing import content_length
 from router.proxy.grammar import (
     FIELD_LINE,
@@ -32,6 +32,7 @@ _HOST: Final = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]++)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?"
 )
 """RFC 9110 §7.2, RFC 3986 §3.2.2; not empty, since an http URI needs a host (RFC 9110 §4.2.1)."""
+_PASS: Final = RING_PASS + b"="
 MAX_PORT: Final = 65535
 LONGEST_HOST: Final = 261
 """A name of 255 bytes (RFC 1035 §2.3.4) and a port: looking for the service takes a step for each label."""
@@ -67,13 +68,15 @@ class Lines(dict[bytes, Meaning], Generic[Meaning]):
 class RequestLine:
     """A request line. ``target`` as it came, ``path`` without its query; ``line`` is what the backend gets."""
 
-    __slots__ = ("_json", "is_http10", "line", "method", "path", "target")
+    __slots__ = ("_json", "has_pass", "is_http10", "line", "method", "path", "target")
 
     def __init__(self, method: bytes, target: bytes, *, is_http10: bool) -> None:
         self.method = method
         self.target = target
         self.path = target.partition(b"?")[0]
         self.is_http10 = is_http10
+        self.has_pass = _PASS in target
+        """Whether its query may have a pass, which no backend and no log gets to see."""
         self.line = b"%b %b HTTP/1.1" % (method, target)
         self._json = b""
 
@@ -100,7 +103,7 @@ class Field:
     """A field line that does more than pass. ``name`` is in lower case.
 
     ``line`` is how it is passed on, if it is; None for as it came. ``number`` is that of a Content-Length or of a
-    Max-Forwards (-1 where that is none), ``host`` the bare host of a Host.
+    Max-Forwards (-1 where that is none), and 1 for a Cookie that may have a pass. ``host`` is the bare host of a Host.
     """
 
     __slots__ = ("host", "is_wanted", "kind", "line", "name", "number", "value")
@@ -116,6 +119,8 @@ class Field:
             self.number = content_length(value)
         elif kind == MAX_FORWARDS and value.isdigit() and len(value) <= 9:
             self.number = int(value)
+        elif kind == COOKIE and _PASS in value:
+            self.number = 1
         self.host = checked_host(value) if kind == HOST else b""
 
 
@@ -191,7 +196,7 @@ class FieldJudge:
         value = spaced.strip(b" \t")
         lower = name.lower()
         kind = self._kinds.get(lower, PASS)
-        if kind == PASS and (b"_" in lower or lower[:12] == b"x-forwarded-"):
+        if kind == PASS and (b"_" in lower or lower[:12] == b"x-forwarded-" or lower[:7] == b"x-ring-"):
             kind = self._lookalike(lower)
         is_wanted = lower in self.wanted
         normal = b"%b: %b" % (name, value)
@@ -208,7 +213,8 @@ class FieldJudge:
             return FORWARDED
         dashed = name.replace(b"_", b"-")
         # Behind CGI or WSGI nobody can tell the two apart.
-        return DROP if dashed in self._kinds or dashed[:12] == b"x-forwarded-" else PASS
+        is_ours = dashed in self._kinds or dashed[:12] == b"x-forwarded-" or dashed[:7] == b"x-ring-"
+        return DROP if is_ours else PASS
 
 
 def field_name(line: bytes) -> bytes:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
+from router.proxy.changes import Changes
 from router.proxy.client import UNIX
 from router.proxy.door import Door
 from router.proxy.downstream import Downstream
@@ -29,11 +30,14 @@ from router.proxy.lane import MIRROR_LINE, Lane
 from router.proxy.mirror import Mirror
 from router.proxy.pool import VersionPool
 from router.proxy.pools import Pools
+from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
+from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import (
+    ProofKey,
     RingKey,
     WorkerCounters,
     read_meters,
@@ -56,18 +60,23 @@ class DataPlane:
         self._meters: dict[RingKey, RingMeter] = {}
         self._router_answers: dict[str, int] = {}
         self._failures: dict[str, int] = {}
+        self.proofs: dict[ProofKey, int] = {}
         self.tunnels = 0
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
+        self.tap: Sampler | None = None
+        """Of those who listen to requests; None while nobody does."""
         self.lines_dropped = 0
         """By access logs that are closed."""
         self.is_draining = False
         self._spawn = spawn
         self._chance = Random().random
         self.recovery = Recovery(self)
+        self.changes = Changes(self)
+        self.verifier = Verifier(self)
         self.pools = Pools(self.recovery.watch, self._has_room)
         self._outward: dict[tuple[str, str, str], Lane] = {}
         """Service, ring and version → the lane of those who fell outward; of this snapshot."""
@@ -97,6 +106,7 @@ class DataPlane:
     def install(self, spec: SnapshotSpec) -> None:
         """Compile a snapshot and swap it in. Requests in flight keep what they have."""
         snapshot = Snapshot(spec)
+        self.verifier.install(spec.trust, {one.name: frozenset(one.revoked) for one in spec.services if one.revoked})
         self.listener = listener = spec.listener
         self.pools.update(snapshot.services, self._workers, monotonic())
         self._count_decisions()
@@ -106,7 +116,7 @@ class DataPlane:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
         trusted = tuple(listener.trusted_proxies)
-        self.snapshot, self.lanes = snapshot, lanes
+        before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
         if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
             reader.wanted, reader.limits, reader.serves_trace
@@ -122,6 +132,8 @@ class DataPlane:
             self._networks = [ipaddress.ip_network(cidr) for cidr in trusted if cidr != "unix:"]
             for downstream in self._connections:
                 downstream.is_trusted = self.trusts(downstream.address)
+
+        self.changes.installed(before, snapshot)
 
     def _has_room(self, pool: VersionPool) -> None:
         self.loop.call_soon(pool.wake, self.choose)
@@ -142,9 +154,17 @@ class DataPlane:
         name = service.spec.name
         meter = self.meter((name, decision.ring, decision.version))
         pool = self.pools.versions[name, decision.version]
-        lane = Lane(service, decision, pool, meter, self.listener, outward(service.spec, decision.ring))
+        outer = outward(service.spec, decision.ring)
+        lane = Lane(service, decision, pool, meter, self.listener, outer, member=self._member(decision.ring))
         lane.mirror = mirrors.get(decision.ring)
         return lane
+
+    def _member(self, ring: str) -> bytes:
+        """What requests carry in baggage."""
+        return self.verifier.member(ring) if self.listener.sends_baggage else b""
+
+    def all_lanes(self) -> list[Lane]:
+        return [*(lane for lanes in self.lanes for lane in lanes), *self._outward.values()]
 
     def lane_outward(self, lane: Lane, version: str) -> Lane | None:
         """The lane of a ring's users who fall outward to this version, which is one of ``lane.outer``.
@@ -165,7 +185,8 @@ class DataPlane:
             meter = self.meter((lane.service, lane.ring, version))
             decision = Decision(-1, lane.ring, version, Reason.FALLBACK)
             pool = self.pools.versions[lane.service, version]
-            found = self._outward[key] = Lane(service, decision, pool, meter, self.listener, outer)
+            member = self._member(lane.ring)
+            found = self._outward[key] = Lane(service, decision, pool, meter, self.listener, outer, member=member)
         return found
 
     # -- connections ---------------------------------------------------------------------------------------------------
@@ -274,11 +295,13 @@ class DataPlane:
         """The router answered for a backend, or broke its answer off."""
         self._failures[word] = self._failures.get(word, 0) + 1
 
+    def proved(self, service: str, kind: str, word: str) -> None:
+        """Somebody claimed something with a proof of this kind, and this is what it was worth."""
+        key = (service, kind, word)
+        self.proofs[key] = self.proofs.get(key, 0) + 1
+
     def _count_decisions(self) -> None:
-        for lanes in self.lanes:
-            for lane in lanes:
-                _count_decided(lane)
-        for lane in self._outward.values():
+        for lane in self.all_lanes():
             _count_decided(lane)
 
     def collect(self, *, whole: bool = False) -> WorkerCounters:
@@ -292,6 +315,7 @@ class DataPlane:
             connections=len(self._connections),
             router_answers=self._router_answers,
             failures=self._failures,
+            proofs=self.proofs,
             tunnels=self.tunnels,
             access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )

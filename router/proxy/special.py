@@ -47,6 +47,19 @@ def last_hop(head: RequestHead, request_id: bytes, close: bool) -> bytes:
     return b"\r\n".join([*lines, b"", body])
 
 
+def see_other(target: bytes, cookie: bytes, request_id: bytes, close: bool) -> bytes:
+    """To the same place without the pass that was in the link, which goes into a cookie (RFC 9110 §15.4.4)."""
+    # Two slashes in front would be another host (RFC 3986 §4.2), and browsers take a backslash for a slash.
+    place = b"/." + target if target[1:2] in (b"/", b"\\") else target
+    lines = [
+        b"HTTP/1.1 303 See Other", b"Date: " + formatdate(usegmt=True).encode(), b"Location: " + place, cookie,
+        b"Cache-Control: no-store", b"Content-Length: 0", b"X-Request-Id: " + request_id,
+    ]  # fmt: skip
+    if close:
+        lines.append(b"Connection: close")
+    return b"\r\n".join([*lines, b"", b""])
+
+
 def redirect(head: RequestHead, port: int, request_id: bytes, close: bool) -> bytes:
     """To the same target over https; 308 keeps method and body (RFC 9110 §15.4.9)."""
     host = b"[%b]" % head.host if b":" in head.host else head.host

@@ -16,6 +16,16 @@ EndpointKey = tuple[str, str, str]
 """service, version, endpoint address"""
 VersionKey = tuple[str, str]
 """service, version"""
+ProofKey = tuple[str, str, str]
+"""service, kind of proof, what it was worth: see ``PROOFS``"""
+PROOFS: Final[Mapping[str, tuple[str, ...]]] = {
+    "pass": ("valid", "expired", "forged", "revoked", "foreign", "malformed", "off"),
+    "override": ("valid", "foreign", "untrusted", "off"),
+    "baggage": ("valid", "expired", "forged", "malformed", "untrusted"),
+    "token": ("valid", "expired", "forged", "foreign", "malformed"),
+    "cookie": ("forged",),
+}
+"""Kinds of proofs, and what one may turn out to be worth. Nothing but ``valid`` has any effect."""
 
 
 @dataclass(slots=True)
@@ -88,6 +98,8 @@ class WorkerCounters:
     """Requests the router answered itself before they had a ring, by the failure's word."""
     failures: dict[str, int] = field(default_factory=dict)
     """Requests that failed in the router's hands when they had a ring, by the failure's word."""
+    proofs: dict[ProofKey, int] = field(default_factory=dict)
+    """What requests claimed with a proof, and what that was worth."""
     tunnels: int = 0
     access_log_dropped: int = 0
     loop_lag_seconds: float = 0.0
@@ -175,6 +187,8 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     fold_versions(into.versions, other.versions, gauges=gauges)
     _add(into.router_answers, other.router_answers)
     _add(into.failures, other.failures)
+    for proof, count in other.proofs.items():
+        into.proofs[proof] = into.proofs.get(proof, 0) + count
     into.access_log_dropped += other.access_log_dropped
     if gauges:
         into.connections += other.connections

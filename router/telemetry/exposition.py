@@ -20,7 +20,7 @@ from router.core.health import is_version_up
 from router.core.snapshot import Reason, default_basis_points
 from router.core.spec import SnapshotSpec
 from router.telemetry.backends import backends
-from router.telemetry.counters import EndpointKey, RingCounters, VersionCounters, WorkerCounters
+from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
 from router.telemetry.meters import upper_edge_seconds
 
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -96,6 +96,7 @@ class _Once(Collector):
         yield from _traffic(figures)
         yield from _upstream(figures)
         yield from _versions(figures)
+        yield from _proofs(figures)
         yield from _rings(figures)
         yield from _health(figures)
         yield from _control(figures)
@@ -232,6 +233,18 @@ def _versions(figures: Figures) -> Iterator[Metric]:
             for result in ("answered", "failed", "dropped"):
                 mirrored.add_metric([*key, result], counters.mirrored.get(result, 0))
     yield from (avoided, is_open, waiting, trips, again, shed, mirrored)
+
+
+def _proofs(figures: Figures) -> Iterator[Metric]:
+    proofs = _counter(
+        "proofs", "Claims of requests that need a proof, and what that was worth.", ("service", "kind", "result")
+    )
+    for service in figures.spec.services if figures.spec else ():
+        for kind, words in PROOFS.items():
+            for word in words:
+                count = figures.counters.proofs.get((service.name, kind, word), 0)
+                proofs.add_metric([service.name, kind, word], count)
+    yield proofs
 
 
 def _rings(figures: Figures) -> Iterator[Metric]:

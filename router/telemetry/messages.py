@@ -45,12 +45,54 @@ class Install(msgspec.Struct, tag="install"):
     snapshot: SnapshotSpec
 
 
-FromWorker = Hello | Applied | Report | Leaving
+class Wanted(msgspec.Struct, frozen=True):
+    """One who listens to requests; ``service`` and ``ring`` empty: to those of all. ``rate`` a second at the most."""
+
+    number: int
+    rate: int
+    service: str = ""
+    ring: str = ""
+
+
+class Tap(msgspec.Struct, tag="tap"):
+    """Control → worker: these want to see requests from now on; nobody: no more. ``key`` is that of identities."""
+
+    wanted: tuple[Wanted, ...] = ()
+    key: bytes = b""
+
+
+class Sample(msgspec.Struct):
+    """A request that is over. ``at`` is Unix time, ``duration`` in seconds; of a WebSocket until it was open.
+
+    ``identity`` is a keyed hash of the user's key, empty where nobody is known.
+    """
+
+    at: float
+    service: str
+    method: str
+    path: str
+    ring: str
+    version: str
+    reason: str
+    status: int
+    duration: float
+    identity: str
+
+
+class Tapped(msgspec.Struct, tag="tapped"):
+    """Worker → control: requests, each with the numbers of those who want it; and how many each does not get."""
+
+    samples: list[tuple[Sample, tuple[int, ...]]]
+    dropped: dict[int, int]
+
+
+FromWorker = Hello | Applied | Report | Leaving | Tapped
+FromControl = Install | Tap
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _from_worker: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)
-_install: Final = msgspec.msgpack.Decoder(Install)
+_from_control: Final[msgspec.msgpack.Decoder[FromControl]] = msgspec.msgpack.Decoder(FromControl)
 _counters: Final = msgspec.msgpack.Decoder(WorkerCounters)
 
 
@@ -74,6 +116,6 @@ def decode_from_worker(body: bytes) -> FromWorker:
     return _from_worker.decode(body)
 
 
-def decode_install(body: bytes) -> Install:
+def decode_from_control(body: bytes) -> FromControl:
     """Raises msgspec.DecodeError."""
-    return _install.decode(body)
+    return _from_control.decode(body)
