@@ -248,6 +248,8 @@ async def test_beyond_loopback_nothing_is_open_without_a_token(tmp_path: Path) -
         for path in ("/state", "/rings", "/events", "/config", "/audit", "/tap", "/explain"):
             assert (await house.call("GET", path, token=None)).status == 401, path
         assert (await house.call("POST", "/weights", GOOD, token=None)).status == 401
+        moved = await house.call("GET", "/ui", token=None)
+        assert (moved.status, moved.headers["Location"]) == (308, "/ui/")
         for path in ("/live", "/ready", "/metrics", "/api/v1/session", "/api/v1/openapi.json"):
             assert (await house.call("GET", path, token=None)).status == 200, path
 

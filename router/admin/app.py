@@ -126,7 +126,10 @@ def create_app(view: View, assets: Path = static.DIRECTORY) -> web.Application:
         ("POST", "/explain", reads.explain), ("GET", "/events", _events), ("GET", "/tap", reads.tap),
         *(("POST", path, lever(path)) for path in LEVERS),
     ]  # fmt: skip
-    app.add_routes([web.route(method, PREFIX + path, handler) for method, path, handler in api])
+    for method, path, handler in api:
+        # HEAD of an event stream would be a stream that says nothing.
+        more = {"allow_head": False} if method == "GET" else {}
+        app.add_routes([web.route(method, PREFIX + path, handler, **more)])
     app.add_routes(
         [
             web.get("/live", _live),

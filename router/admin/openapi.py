@@ -90,10 +90,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         (
             _SERVICE,
             Parameter("host", {"type": "string", "maxLength": 255}, "The request's host."),
-            Parameter("path", {"type": "string", "maxLength": 8192}, "Its path, with or without a query."),
+            Parameter("path", {"type": "string", "maxLength": 1000}, "Its path, with or without a query."),
             Parameter("method", {"type": "string", "maxLength": 32}, "Its method. Default: GET."),
-            Parameter("header", {"type": "string", "maxLength": 8192}, "`Name: value`; may be repeated.", is_list=True),
-            Parameter("cookie", {"type": "string", "maxLength": 8192}, "`name=value`; may be repeated.", is_list=True),
+            Parameter("header", {"type": "string", "maxLength": 250}, "`Name: value`; may be repeated.", is_list=True),
+            Parameter("cookie", {"type": "string", "maxLength": 250}, "`name=value`; may be repeated.", is_list=True),
             Parameter("user", {"type": "string", "maxLength": 512}, "Sets the first identity header or cookie."),
             Parameter("client", {"type": "string", "maxLength": 64}, "The client's address."),
         ),
@@ -131,6 +131,7 @@ _FAILURES: Final = {
     403: "The role does not allow it; or the CSRF token or the origin is wrong.",
     404: "There is no such service, ring or version.",
     405: "Another method.",
+    408: "The body did not come within ten seconds.",
     409: "Stale: somebody has changed it since. `current` is how it is now.",
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
@@ -209,5 +210,5 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
-    shape = {"type": "array", "items": one.shape, "maxItems": 100} if one.is_list else one.shape
+    shape = {"type": "array", "items": one.shape, "maxItems": 5} if one.is_list else one.shape
     return {"name": one.name, "in": "query", "description": one.says, "required": one.is_required, "schema": shape}

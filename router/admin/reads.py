@@ -22,6 +22,9 @@ DOCUMENT: Final = web.AppKey("document", bytes)
 AUDIT_ENTRIES: Final = 100
 MOST_AUDIT_ENTRIES: Final = 1000
 TAP_RATE: Final = 10
+MOST_PAIRS: Final = 5
+LONGEST_PAIR: Final = 250
+LONGEST_LINKED_PATH: Final = 1000
 MOST_TAP_RATE: Final = 1000
 _AUDIT_ID: Final = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
@@ -113,11 +116,13 @@ async def fleet(request: web.Request) -> web.Response:
 
 
 async def explain(request: web.Request) -> web.Response:
-    """GET with a query; POST has the same as a body."""
+    """GET with a query, for what fits into a link; POST takes longer ones."""
     if request.method == "POST":
         return give(request.app[VIEW].explain(await intake.read_body(request, Asked)))
     one, several = frozenset({"service", "host", "path", "method", "user", "client"}), frozenset({"header", "cookie"})
     plain: dict[str, Any] = dict(intake.query_of(request, one, several))
+    if len(plain.get("path", "")) > LONGEST_LINKED_PATH:
+        raise Trouble("malformed", f"In a link a path has {LONGEST_LINKED_PATH} letters at the most: POST takes more.")
     plain.pop("header", None)
     plain.pop("cookie", None)
     plain["headers"] = _pairs(request.query.getall("header", []), ":", "a header is `Name: value`")
@@ -178,6 +183,8 @@ def _unknown(service: str) -> Trouble:
 
 
 def _pairs(lines: list[str], separator: str, rule: str) -> dict[str, str]:
+    if len(lines) > MOST_PAIRS or any(len(line) > LONGEST_PAIR for line in lines):
+        raise Trouble("malformed", f"A link has {MOST_PAIRS} of each, of {LONGEST_PAIR} letters: POST takes more.")
     found: dict[str, str] = {}
     for line in lines:
         name, there, value = line.partition(separator)

@@ -46,6 +46,8 @@ from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
+LONGEST_LINE: Final = 64 * 1024
+"""Of an admin request: /explain has a whole request in its query."""
 ADMIN_POLL_SECONDS: Final = 0.02
 ADMIN_PATIENCE_SECONDS: Final = 1.0
 """For a connection that was accepted to ask, and be answered, before what is idle is closed."""
@@ -100,7 +102,7 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        runner = web.AppRunner(self.admin, access_log=None, handle_signals=False)
+        runner = web.AppRunner(self.admin, access_log=None, handle_signals=False, max_line_size=LONGEST_LINE)
         await runner.setup()
         loop.add_signal_handler(signal.SIGUSR1, self._stopping)
         loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
