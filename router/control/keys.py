@@ -52,7 +52,7 @@ def shard_of(user: bytes) -> str:
 
 
 def members_place(key: bytes) -> tuple[str, str] | None:
-    """Service, and what stands behind the prefix (``canary``, ``canary:0f``, ``rev``); None for a key of another kind."""
+    """Service, and what stands behind the prefix (``canary``, ``canary:0f``, ``rev``); None for another kind of key."""
     head, found, place = key.partition(b"}:members:")
     if not found or not head.startswith(PREFIX.encode()):
         return None

@@ -13,21 +13,16 @@ import random
 import time
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
-from xxhash import xxh64_intdigest
 
-from router.control.keys import REVISION_FIELD, SHARDS, key_of, members_key, members_revision_key
+from router.control.keys import REVISION_FIELD, SHARDS
 from router.control.link import error_text
-from router.control.ring_table import KEPT, STEP, RingTable
+from router.control.member_sets import MemberSets, Trouble, kept_place
+from router.control.ring_table import KEPT, STEP, RingTable, TableDirectory
 
-LOOSE_AT_ONCE: Final = 4096
-"""A loose set of up to so many members is read with one SMEMBERS: 2 ms of Redis (measured: 10,000 take 5 to 8 ms)."""
-SCAN_COUNT: Final = 1000
-"""0.7 ms of Redis for each step of a scan (measured)."""
 SCAN_REST: Final = 50.0
 """Between two scans of a set: so many times as long as the last one took, so that scanning stays below 2 percent."""
 GAP_SECONDS: Final = 0.01
@@ -39,11 +34,10 @@ BACKOFF_SECONDS: Final = (0.05, 2.0)
 LONG_LOOSE: Final = 20_000
 PARTS: Final = 64
 """A loose set is kept in so many parts, by the first bits of the fingerprint, so that none takes long to compare."""
-_PART_BITS: Final = 58
-
-
-class Trouble(Exception):
-    """A set cannot be used as it is; the message says why and what helps."""
+_PART_SHIFT: Final = 64 - 6
+LOOSE: Final = "loose "
+"""What the names of a loose set's sources begin with."""
+SHARDED: Final = frozenset(SHARDS)
 
 
 class ServiceSync:
@@ -62,7 +56,7 @@ class ServiceSync:
     ) -> None:
         self.service = service
         self.tables = tables
-        self._client = client
+        self._sets = MemberSets(client, service)
         self._gate = gate
         self._published = published
         self._failed = failed
@@ -73,6 +67,9 @@ class ServiceSync:
         self._next_gentle = self._next_look = 0.0
         self._revisions: Mapping[bytes, bytes] = {}
         self._scan_from: dict[str, float] = {}
+        self._scan_wanted: set[str] = set()
+        self._is_loaded = False
+        self._gone: list[RingTable] = []
         self.is_polling = False
         """Whether nobody pushes what has changed."""
         self.is_complete = False
@@ -110,18 +107,40 @@ class ServiceSync:
         elif self.is_complete and not self._dirty:
             self.synced_at = time.monotonic()
 
+    def want(self, rings: Iterable[str], directory: TableDirectory) -> None:
+        """The config file has changed: these are the rings now."""
+        wanted = {ring: self.tables.get(ring) or RingTable(directory, f"{self.service}.{ring}") for ring in rings}
+        for ring in self.tables.keys() - wanted.keys():
+            self._gone.append(self.tables[ring])
+            self.held = {place: why for place, why in self.held.items() if place.partition(":")[0] != ring}
+            self.is_long.discard(ring)
+        self.tables = wanted
+        self.survey()
+
     # -- rounds --------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Serve what was known last, once."""
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        for table in self.tables.values():
+            for problem in await table.load():
+                self._failed(self.service, problem)
+        if any(table.path for table in self.tables.values()):
+            self._published()
 
     async def run(self) -> None:
         """Follow Redis for ever."""
         failures = 0
+        await self.load()
         while True:
             await self._wait()
             taken, self._dirty = self._dirty, set()
             self._news.clear()
             try:
                 async with self._gate:
-                    await self._round(set(taken))
+                    await self._round(taken if self.is_complete else taken | {"*"})
             # A dead transport may raise RuntimeError, TypeError or AttributeError as well.
             except Exception as error:  # noqa: BLE001
                 self._dirty |= taken
@@ -139,7 +158,7 @@ class ServiceSync:
         while not self._dirty:
             now = time.monotonic()
             ends = []
-            if self.is_polling or self.held or self._scan_from:
+            if self.is_polling or self.held or self._scan_wanted:
                 ends.append(self._next_look)
             if self._gentle:
                 ends.append(self._next_gentle)
@@ -161,44 +180,50 @@ class ServiceSync:
         apart = GENTLE_SECONDS / max(1, sum(len(table.sizes) for table in self.tables.values()))
         self._next_gentle = time.monotonic() + self._uniform(0.5, 1.5) * apart
 
-    async def _round(self, places: set[str]) -> None:
+    async def _round(self, asked: set[str]) -> None:
         started = time.monotonic()
-        if "*" in places:
+        places, revisions = set(asked), self._revisions
+        if "*" in asked:
             places |= await self._sizes(shards=True)
             self._read_gently()
-        if "?" in places:
+        if "?" in asked:
             places |= await self._look()
-        if REVISION_FIELD in places or "*" in places:
-            places |= await self._revised()
-        revisions = self._revisions
+        if "*" in asked or REVISION_FIELD in places:
+            revised, revisions = await self._revised()
+            places |= revised
         wanted = [place for place in sorted(places) if self._table_of(place) is not None]
         for place in wanted:
             await self._read(place)
-        if "*" in places:
-            await self._first_look(bool(wanted))
-        self._revisions = revisions
+        if not self.is_complete:
+            await self._first_look()
         for table in self.tables.values():
             await table.settle()
         stale = [table for table in self.tables.values() if table.is_stale]
         for table in stale:
             await table.build()
-        if stale:
-            self._published()
+        for table in self._gone:
+            table.close(is_gone=True)
+        self._gone = []
+        self._revisions = revisions  # not before: what could not be read has to be found again
         self.is_complete = True
         self.synced_at = time.monotonic()
         if wanted:
             self.seconds = self.synced_at - started
+        if stale:
+            self._published()
 
-    async def _first_look(self, has_read: bool) -> None:
+    async def _first_look(self) -> None:
         """The last good tables make way for what Redis says, or, where it was flushed, stay."""
-        if self.is_complete:
-            return
-        is_proof = await self._has_proof()
+        is_proof = await self._sets.has_proof()
         for ring, table in self.tables.items():
             if not is_proof:
                 await table.keep()
                 if table.size(KEPT):
-                    self._hold(f"{ring}:{KEPT}", f"its members are gone from Redis; the {table.count} last known stay")
+                    self._hold(
+                        kept_place(ring),
+                        f"members missing: Redis has nothing of {self.service} any more: the {table.count} members of "
+                        f"{ring} that were last known stay. `ring-router weights reset` says that this is meant.",
+                    )
             if table.path or table.sizes:
                 table.is_stale = True  # a table of this process, that can be changed in place
 
@@ -207,7 +232,7 @@ class ServiceSync:
         ring, colon, shard = place.partition(":")
         if ring == REVISION_FIELD and not colon:
             return None
-        return self.tables.get(ring) if not colon or shard in SHARDS or shard == KEPT else None
+        return self.tables.get(ring) if not colon or shard in SHARDED or shard == KEPT else None
 
     def _read_gently(self) -> None:
         places = [place for ring, table in self.tables.items() for place in _places(ring, table)]
@@ -219,30 +244,16 @@ class ServiceSync:
 
     async def _sizes(self, *, shards: bool) -> set[str]:
         """The sets whose sizes are not those that are known."""
-        found = set()
-        for ring, table in self.tables.items():
-            places = [ring] if ring != REVISION_FIELD else []
-            known = [source for source in table.sizes if source in SHARDS]
-            if shards and (known or await self._ask("EXISTS", *(members_key(self.service, ring, s) for s in SHARDS))):
-                places += [f"{ring}:{shard}" for shard in SHARDS]
-            async with self._client.pipeline(transaction=False) as pipe:
-                for place in places:
-                    pipe.scard(members_key(self.service, *place.split(":")))
-                sizes = await pipe.execute(raise_on_error=False)
-            found |= {place for place, size in zip(places, sizes, strict=True) if size != self._known(place)}
-        return found
+        known = {ring: not SHARDED.isdisjoint(table.sizes) for ring, table in self.tables.items()} if shards else {}
+        found = await self._sets.sizes(self.tables, known)
+        return {place for place, size in found.items() if size != self._known(place)}
 
     async def _look(self) -> set[str]:
         """Once a second: what is held may be provable now; scans that waited; loose sets that nobody pushes."""
-        found = set()
-        if self.held and await self._has_proof():
-            found |= set(self.held)
-        elif self.held:
-            found |= {place for place in self.held if not place.endswith(KEPT)}
-        now = time.monotonic()
-        for ring, after in list(self._scan_from.items()):
-            if now >= after:
-                found.add(ring)
+        found = set(self._scan_wanted)
+        if self.held:
+            has_proof = await self._sets.has_proof()
+            found |= {place for place in self.held if has_proof or not place.endswith(KEPT)}
         if self.is_polling:
             found |= await self._sizes(shards=False)
             if not self._gentle:
@@ -250,27 +261,24 @@ class ServiceSync:
                 found |= await self._sizes(shards=True)
         return found
 
-    async def _revised(self) -> set[str]:
-        """The shards whose revision is not the one that is known."""
+    async def _revised(self) -> tuple[set[str], Mapping[bytes, bytes]]:
+        """The shards whose revision is not the one that is known, and all revisions there are now."""
+        before = self._revisions
         try:
-            now: dict[bytes, bytes] = await self._ask("HGETALL", members_revision_key(self.service))
-        except ResponseError as error:
-            self._hold(REVISION_FIELD, f"{members_revision_key(self.service)} cannot be read: {error_text(error)}")
-            return set()
+            now = await self._sets.revisions()
+        except Trouble as trouble:
+            self._hold(REVISION_FIELD, str(trouble))
+            return set(), before
         self.held.pop(REVISION_FIELD, None)
-        before, self._revisions = self._revisions, now
         changed = {field.decode("utf-8", "replace") for field, value in now.items() if before.get(field) != value}
-        return changed - {REVISION_FIELD}
+        return changed - {REVISION_FIELD}, now
 
-    async def _has_proof(self) -> bool:
-        """Whether Redis has something of this service that operators wrote: it was not flushed."""
-        return bool(await self._ask("EXISTS", *self._proofs()))
-
-    def _proofs(self) -> tuple[str, str]:
-        return key_of(self.service, "weights"), members_revision_key(self.service)
-
-    async def _ask(self, *words: str) -> Any:
-        return await cast("Awaitable[Any]", self._client.execute_command(*words))
+    def _known(self, place: str) -> int:
+        ring, _, shard = place.partition(":")
+        table = self.tables[ring]
+        if shard:
+            return table.size(shard)
+        return sum(size for source, size in table.sizes.items() if source.startswith(LOOSE))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -281,84 +289,39 @@ class ServiceSync:
             if shard == KEPT:
                 await table.put(KEPT, ())
             elif shard:
-                await table.put(shard, await self._whole(place, table.size(shard)))
-            else:
-                await self._loose(ring, table)
+                await table.put(shard, await self._sets.read(place, table.size(shard)))
+            elif not await self._loose(ring, table):
+                return
         except Trouble as trouble:
             self._hold(place, str(trouble))
         else:
             self.held.pop(place, None)
 
-    async def _whole(self, place: str, known: int) -> array[int]:
-        """All members of a set, with the proof that it is right to be empty. Raises ``Trouble``."""
-        key = members_key(self.service, *place.split(":"))
-        async with self._client.pipeline(transaction=True) as pipe:
-            pipe.exists(*self._proofs())
-            pipe.smembers(key)
-            proof, members = await pipe.execute(raise_on_error=False)
-        self._check(key, proof, members, len(members) if isinstance(members, (set, list)) else 0, known)
-        return await _fingerprints(list(members))
-
-    async def _loose(self, ring: str, table: RingTable) -> None:
-        key, known = members_key(self.service, ring), self._known(ring)
-        self._scan_from.pop(ring, None) if time.monotonic() >= self._scan_from.get(ring, 0.0) else None
-        if ring in self._scan_from:
-            return  # its turn comes with a look
-        if 0 < known <= LOOSE_AT_ONCE:
-            members = await self._whole(ring, known)
+    async def _loose(self, ring: str, table: RingTable) -> bool:
+        """Read a loose set; False if it was scanned only a moment ago, and has to wait."""
+        if time.monotonic() < self._scan_from.get(ring, 0.0):
+            self._scan_wanted.add(ring)  # its turn comes with a look
+            return False
+        self._scan_wanted.discard(ring)
+        known = self._known(ring)
+        if await self._sets.is_long(ring, known):
+            # Who comes or goes during the scan makes for a push, and so for another one.
+            started = time.monotonic()
+            members = await self._sets.scan(ring)
+            self._scan_from[ring] = time.monotonic() + SCAN_REST * (time.monotonic() - started)
         else:
-            async with self._client.pipeline(transaction=True) as pipe:
-                pipe.exists(*self._proofs())
-                pipe.scard(key)
-                proof, size = await pipe.execute(raise_on_error=False)
-            self._check(key, proof, size, size, known)
-            if size <= LOOSE_AT_ONCE:
-                members = await self._whole(ring, known)
-            else:
-                members = await self._scan(ring, key)
+            members = await self._sets.read(ring, known)
         (self.is_long.add if len(members) > LONG_LOOSE else self.is_long.discard)(ring)
         parts: list[array[int]] = [array("Q") for _ in range(PARTS)]
         for number, one in enumerate(members, 1):
-            parts[one >> _PART_BITS].append(one)
+            parts[one >> _PART_SHIFT].append(one)
             if number % STEP == 0:
                 await asyncio.sleep(0)
         for number, part in enumerate(parts):
-            source = f"loose {number}"
+            source = f"{LOOSE}{number}"
             if part or table.size(source):
                 await table.put(source, part)
-
-    async def _scan(self, ring: str, key: str) -> array[int]:
-        """A long set, a thousand at a time. Who comes or goes meanwhile makes for a push, and so for another scan."""
-        started = time.monotonic()
-        found, cursor = array("Q"), 0
-        while True:
-            cursor, some = await cast("Awaitable[Any]", self._client.sscan(key, cursor, count=SCAN_COUNT))
-            found.extend(map(xxh64_intdigest, some))
-            if int(cursor) == 0:
-                break
-        self._scan_from[ring] = time.monotonic() + SCAN_REST * (time.monotonic() - started)
-        return found
-
-    def _known(self, place: str) -> int:
-        ring, _, shard = place.partition(":")
-        table = self.tables[ring]
-        if shard:
-            return table.size(shard)
-        return sum(size for source, size in table.sizes.items() if source.startswith("loose "))
-
-    def _check(self, key: str, proof: Any, reply: Any, size: int, known: int) -> None:
-        """Raises ``Trouble`` for a reply that changes nothing."""
-        if isinstance(reply, ResponseError):
-            if str(reply).startswith("WRONGTYPE"):
-                raise Trouble(f"{key} is not a set; its members stay as they were. Remove it (DEL {key}) and SADD again.")
-            raise Trouble(f"{key} cannot be read ({error_text(reply)}); its members stay as they were.")
-        if isinstance(proof, Exception):
-            raise proof
-        if size == 0 and known and not proof:
-            raise Trouble(
-                f"members missing: {key} is gone, and so is everything else of {self.service}; its {known} members "
-                f"stay. HSET {key_of(self.service, 'weights')} says that this is meant."
-            )
+        return True
 
     def _hold(self, place: str, why: str) -> None:
         if self.held.get(place) != why:
@@ -368,13 +331,5 @@ class ServiceSync:
 
 def _places(ring: str, table: RingTable) -> set[str]:
     """What is known to be read for a ring."""
-    places = {f"{ring}:{source}" for source in table.sizes if source in SHARDS}
+    places = {f"{ring}:{source}" for source in SHARDED.intersection(table.sizes)}
     return places | {ring} if ring != REVISION_FIELD else places
-
-
-async def _fingerprints(members: list[bytes]) -> array[int]:
-    found = array("Q")
-    for start in range(0, len(members), STEP):
-        found.extend(map(xxh64_intdigest, members[start : start + STEP]))
-        await asyncio.sleep(0)
-    return found

@@ -1,7 +1,7 @@
 """The members of one ring: what each set in Redis holds, as fingerprints, and the table that all of them make together.
 
-Sets in Redis are *sources*: a user who is in two of them is a member until gone from both. The table is changed in place
-where it has room, and made anew where it has not; until the new one is whole, the one before goes on being served.
+Sets in Redis are *sources*: a user who is in two of them is a member until gone from both. The table is changed in
+place where it has room, and made anew where it has not; until the new one is whole, the one before is served.
 Nothing here talks to Redis. No step takes more than some milliseconds of the loop.
 """
 
@@ -123,7 +123,8 @@ class RingTable:
             try:
                 words = map_table(str(path))
                 count = -1
-                for count in verify(words):
+                for step in verify(words):
+                    count = step
                     await asyncio.sleep(0)
             except (OSError, BadTable) as error:
                 problems.append(f"{path} is not used: {error}")
@@ -133,7 +134,7 @@ class RingTable:
         return problems
 
     async def keep(self) -> None:
-        """Take the members of the last good table for a source of their own: Redis does not say whether they are gone."""
+        """Take the members of the last good table for a source: Redis does not say whether they are gone."""
         if not self.path or self._table is not None:
             return
         words = map_table(self.path)

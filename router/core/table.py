@@ -41,8 +41,8 @@ class MemberTable:
 
     A reader never sees half a slot. A slot is eight bytes at a multiple of eight, and CPython reads and writes an item
     of such a view with one eight-byte copy, which compilers make one load or store; those are atomic on x86-64 (Intel
-    SDM 3A, §9.1.1) and on AArch64 (Arm ARM, B2.2.1). Nothing else is needed: the writer changes one slot at a time, each
-    of these changes leaves a whole table, and members never move.
+    SDM 3A, §9.1.1) and on AArch64 (Arm ARM, B2.2.1). Nothing else is needed: the writer changes one slot at a time,
+    each of these changes leaves a whole table, and members never move.
     """
 
     __slots__ = ("_mask", "_slots", "capacity")

@@ -24,14 +24,15 @@ from aiohttp import web
 
 from router import __version__
 from router.admin.app import create_app
-from router.config.compile import LiveConflict, service_spec
+from router.config.compile import LiveConflict
 from router.config.files import look_at
 from router.config.load import ConfigError, load_settings
 from router.config.settings import Settings
+from router.control.audiences import Audiences
 from router.control.backends import Backends
 from router.control.board import Board
 from router.control.hub import Hub
-from router.control.rules import ServiceRules, rules_of
+from router.control.rules import service_rules
 from router.control.store import Store
 from router.control.taps import Listener, Taps
 from router.control.trouble import Trouble, news, troubles, warning
@@ -98,10 +99,11 @@ class Control:
         self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
         self._warnings: dict[str, tuple[str, ...]] = {}
         self._troubles: dict[VersionKey, Trouble] = {}
-        state_dir = Path(settings.state_dir)
+        self.audiences = Audiences(settings, runtime, self._endpoints_changed, self._log)
         self.store = Store(
-            settings.redis, service_rules(settings), state_dir, self.instance, self._live_changed, self._log
-        )
+            settings.redis, service_rules(settings), Path(settings.state_dir), self.instance, self._refresh,
+            self._log, self.audiences.members,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -118,7 +120,10 @@ class Control:
         if not self._waits:
             await opening
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
-        await asyncio.gather(self.store.start(), self.backends.start(self.settings, self.board.spec))
+        await self.audiences.start(self.settings)
+        await asyncio.gather(
+            self.store.start(), self.backends.start(self.settings, self.board.spec), self.audiences.first()
+        )
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -132,6 +137,7 @@ class Control:
         await self.backends.stop()
         yielding.cancel()
         await self.store.stop()
+        await self.audiences.stop()
         await self.hub.stop()
         await runner.cleanup()
 
@@ -165,17 +171,16 @@ class Control:
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
-    def _live_changed(self, live: Mapping[str, Live]) -> None:
-        self._refresh(live)
-
     def _endpoints_changed(self) -> None:
         self._refresh(self.store.live)
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
+        if self.audiences.is_behind:
+            return  # its tables come back here
         before = self.board.spec
         resolved, down = self.backends.resolved, self.backends.down
         try:
-            self.board.refresh(self.settings, live, self._listen, resolved, down)
+            self.board.refresh(self.settings, live, self._listen, resolved, down, *self.audiences.paths)
         except LiveConflict as conflict:
             self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
             self._log.error(f"{self._config_error}; the routing stays as it was")
@@ -203,6 +208,7 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.audiences.sweep(self.board.spec, self.hub.applied_everywhere)
 
     def _say_troubles(self) -> None:
         before, self._troubles = self._troubles, troubles(self.hub.versions())
@@ -251,6 +257,7 @@ class Control:
             self._needs_restart = ("listen", *self._needs_restart)
         self.store.update_rules(service_rules(settings))
         self.backends.update(settings)
+        self.audiences.update(settings)
         self._refresh(self.store.live)
         self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
         if self._needs_restart:
@@ -288,6 +295,7 @@ class Control:
                 workers_expected=self.hub.expected,
                 last_change_at=self.hub.published_at,
                 checks=self.backends.figures(),
+                members=self.audiences.members.figures(),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -349,8 +357,9 @@ class Control:
             "source": store.source(service.name),
             "freeze": store.live[service.name].freeze if service.name in store.live else "",
             "drained": list(store.live[service.name].drained) if service.name in store.live else [],
+            "members": self.audiences.members.counts(service.name),
             "notes": store.notes(service.name),
-            "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
+            "refused": store.refused(service.name),
             "warnings": [
                 *self._warnings.get(service.name, ()),
                 *(warning(version, one) for (name, version), one in self._troubles.items() if name == service.name),
@@ -358,11 +367,6 @@ class Control:
             "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
             "rings": rings_state(service, requests),
         }
-
-
-def service_rules(settings: Settings) -> dict[str, ServiceRules]:
-    """What live values are judged by, per service."""
-    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
 
 
 async def _main(options: argparse.Namespace) -> None:
