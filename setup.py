@@ -22,6 +22,7 @@ COMPILED = [
     "router/core/shares.py",
     "router/core/signing.py",
     "router/core/snapshot.py",
+    "router/core/table.py",
     "router/proxy/admit.py",
     "router/proxy/attempts.py",
     "router/proxy/breaker.py",

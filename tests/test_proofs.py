@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from router.core.signing import CookieSigner
+
 from router.core.spec import (
     ConditionSpec,
     CookieSpec,
@@ -23,7 +23,9 @@ from router.core.spec import (
     SnapshotSpec,
     TrustSpec,
 )
-from router.telemetry.counters import PROOFS
+from router.telemetry.counters import PROOFS, WorkerCounters, fold
+from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.messages import pack_counters, unpack_counters
 from router.trust.passes import sign_pass
 from router.trust.propagation import LIFETIME, write_member
 from tests.house import RunningPlane, fixed, header, raw_backend, running_plane, shop
@@ -37,6 +39,10 @@ ID = IssuerSpec(
     "id", ("RS256",), keys=jwk_set(public_jwk(RSA, kid="rsa")), issuer="https://id", audience="shop", cookie="session"
 )
 BETA: dict[str, Any] = {"iss": "https://id", "aud": "shop", "exp": NOW + 300, "groups": ["staff", "beta"]}
+EDGE = ListenerSpec()
+BEHIND = ListenerSpec(("127.0.0.0/8",))
+SIDECAR = ListenerSpec(mode="sidecar")
+MESH = ListenerSpec(("127.0.0.0/8",), mode="sidecar")
 RINGS = (
     RingSpec(
         "canary",
@@ -68,7 +74,7 @@ def state(
 
 @asynccontextmanager
 async def house(
-    listener: ListenerSpec = ListenerSpec(), **changes: Any
+    listener: ListenerSpec = EDGE, **changes: Any
 ) -> AsyncIterator[tuple[RunningPlane, list[bytes], ServiceSpec]]:
     """A proxy, the heads that its backend sees, and the service."""
     seen: list[bytes] = []
@@ -97,10 +103,6 @@ def carried(said: bytes) -> bytes:
 
 
 SIGNED = write_member(KEYS, "canary", NOW)
-SIDECAR = ListenerSpec(mode="sidecar")
-EDGE = ListenerSpec()
-BEHIND = ListenerSpec(("127.0.0.0/8",))
-MESH = ListenerSpec(("127.0.0.0/8",), mode="sidecar")
 
 GOOD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     "a pass in the field": (EDGE, carried(held()), ("pass", "valid")),
@@ -176,7 +178,7 @@ BAD: dict[str, tuple[ListenerSpec, bytes, tuple[str, str] | None]] = {
     ),
     "a token for another audience": (EDGE, bearer(token({**BETA, "aud": "pay"}, RSA, "RS256")), ("token", "foreign")),
     "an expired token": (EDGE, bearer(token({**BETA, "exp": NOW - 60}, RSA, "RS256")), ("token", "expired")),
-    "a token that holds tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
+    "a token of tomorrow": (EDGE, bearer(token({**BETA, "nbf": NOW + 600}, RSA, "RS256")), ("token", "expired")),
     "two tokens": (EDGE, bearer(ONE_TOKEN) * 2, ("token", "malformed")),
     "no token": (EDGE, bearer(b"opaque"), ("token", "malformed")),
     "another scheme": (EDGE, b"Authorization: Basic " + ONE_TOKEN + b"\r\n", None),
@@ -342,3 +344,17 @@ async def test_a_flood_of_forged_passes_takes_no_more_room() -> None:
         writer.close()
         assert len(router.plane.verifier._refused) <= 1024
         assert router.plane.proofs[("shop", "pass", "forged")] == 1500
+
+
+async def test_every_kind_of_proof_is_a_series_from_the_beginning_and_workers_add_up() -> None:
+    async with house() as (router, _, one):
+        await router.ask(get(carried(held()) + b"X-Ring-Override: canary\r\n"))
+        total = WorkerCounters()
+        for _ in range(2):
+            fold(total, unpack_counters(pack_counters(router.plane.collect(whole=True))), gauges=False)
+        figures = Figures(total, state(one, EDGE), StoreFigures(), ConfigFigures(), 1, 1, 0.0, {})
+        lines = [line for line in render(figures).decode().splitlines() if line.startswith("ringrouter_proofs_total")]
+        assert len(lines) == sum(len(words) for words in PROOFS.values())
+        assert 'ringrouter_proofs_total{kind="pass",result="valid",service="shop"} 2.0' in lines
+        assert 'ringrouter_proofs_total{kind="override",result="untrusted",service="shop"} 2.0' in lines
+        assert sum(line.endswith(" 0.0") for line in lines) == len(lines) - 2

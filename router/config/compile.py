@@ -7,18 +7,19 @@ config do not fit together it raises, and the caller keeps the snapshot it has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from router.config.audiences import NO_FILES, NO_LISTS, Lists, condition
 from router.config.edge import Listener
 from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved, version_spec
 from router.config.files import Files
-from router.config.settings import Entry, Ring, Service, Settings
+from router.config.settings import Ring, Service, Settings
+from router.config.trust import NO_KEY_SETS, KeySets, trust_spec
 from router.core.hashing import BUCKETS
 from router.core.live import Live
 from router.core.spec import (
     CertificateSpec,
-    ConditionSpec,
     ErrorPageSpec,
-    IdentitySpec,
     LimitsSpec,
     ListenerSpec,
     RingSpec,
@@ -30,7 +31,10 @@ from router.core.spec import (
 )
 
 _AS_CONFIGURED = Live()
-_NO_FILES = Files()
+
+Tables = Mapping[tuple[str, str], str]
+"""(service, ring) → the file of the member table that control keeps for it."""
+NO_TABLES: Final[Tables] = {}
 
 
 class LiveConflict(ValueError):
@@ -51,11 +55,18 @@ def snapshot_spec(
     *,
     resolved: Resolved = NONE_RESOLVED,
     down: Down = NONE_DOWN,
+    tables: Tables = NO_TABLES,
+    lists: Lists = NO_LISTS,
+    key_sets: KeySets = NO_KEY_SETS,
 ) -> SnapshotSpec:
     """The whole routing state. ``live`` is per service; an absent one means "as the config says".
 
     ``resolved`` is host name → addresses: an endpoint with such a name becomes one per address, others stay as they
     are. ``down`` is (service, version) → addresses that checks found down.
+
+    ``tables`` is (service, ring) → member table of the ring's members in Redis. ``lists`` is a file of keys (absolute
+    path, see ``list_files``) → the member table made of it: where one has none, its keys are compared with one by one
+    if there are at most ``files.FEW_KEYS``, else nobody is in it. ``key_sets`` is issuer → what its ``jwks_url`` gave.
 
     ``addresses`` are those that are open, in their order, where these may be others than the settings say: what the
     settings no longer tell of one of them is taken from ``before``.
@@ -66,11 +77,12 @@ def snapshot_spec(
     return SnapshotSpec(
         generation=generation,
         services=tuple(
-            service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files, resolved, down)
+            service_spec(name, service, live.get(name, _AS_CONFIGURED), settings.files, resolved, down, tables, lists)
             for name, service in settings.services.items()
         ),
         listener=listener_spec(settings, addresses or [str(one.address) for one in settings.listen], before),
         access_log=settings.access_log.format,
+        trust=trust_spec(settings.signing_keys, settings.tokens, settings.files, key_sets),
     )
 
 
@@ -94,6 +106,8 @@ def listener_spec(settings: Settings, addresses: Sequence[str], before: Sequence
         answers_expect=protocol.expect == "answer",
         sockets=tuple(sockets.get(address) or SocketSpec(address) for address in addresses),
         recycle=settings.recycle.spec(),
+        mode=settings.mode,
+        sends_baggage=settings.baggage,
     )
 
 
@@ -118,7 +132,12 @@ def _socket(listener: Listener, files: Files) -> SocketSpec:
             hsts_seconds=listener.tls.hsts_seconds,
         )
     return SocketSpec(
-        str(listener.address), tls, listener.proxy_protocol, listener.redirect_to_https or 0, listener.inbound
+        str(listener.address),
+        tls,
+        listener.proxy_protocol,
+        listener.redirect_to_https or 0,
+        is_inbound=listener.inbound,
+        is_outbound=listener.outbound,
     )
 
 
@@ -126,9 +145,11 @@ def service_spec(
     name: str,
     service: Service,
     live: Live = _AS_CONFIGURED,
-    files: Files = _NO_FILES,
+    files: Files = NO_FILES,
     resolved: Resolved = NONE_RESOLVED,
     down: Down = NONE_DOWN,
+    tables: Tables = NO_TABLES,
+    lists: Lists = NO_LISTS,
 ) -> ServiceSpec:
     """One service, with its live values folded in. Raises ``LiveConflict`` as ``snapshot_spec`` does."""
     weights = {ring.name: live.weights.get(ring.name, ring.basis_points) for ring in service.rings[:-1]}
@@ -143,11 +164,13 @@ def service_spec(
     return ServiceSpec(
         name=name,
         versions=tuple(version_spec(name, key, service, live, files, resolved, down) for key in service.versions),
-        rings=tuple(_ring(name, service, ring, live, weights[ring.name]) for ring in service.rings),
+        rings=tuple(
+            _ring(name, service, ring, live, weights[ring.name], files, tables, lists) for ring in service.rings
+        ),
         hosts=service.hosts,
         paths=service.paths,
         salt=service.salt,
-        identity=tuple(IdentitySpec(source.kind, source.name) for source in service.identity),
+        identity=tuple(source.spec for source in service.identity),
         killed=tuple(ring for ring in ring_names[:-1] if ring in live.killed),
         response_headers=service.response_headers,
         timeouts=TimeoutsSpec(service.timeouts.connect, service.timeouts.first_byte, service.timeouts.between_bytes),
@@ -164,10 +187,23 @@ def service_spec(
         overload=service.overload.spec,
         breaker=service.breaker.spec,
         return_after=service.return_after,
+        login=service.login,
+        override=service.override,
+        revoked=live.revoked,
+        guard=service.guard.spec,
     )
 
 
-def _ring(service_name: str, service: Service, ring: Ring, live: Live, basis_points: int) -> RingSpec:
+def _ring(
+    service_name: str,
+    service: Service,
+    ring: Ring,
+    live: Live,
+    basis_points: int,
+    files: Files,
+    tables: Tables,
+    lists: Lists,
+) -> RingSpec:
     version = live.versions.get(ring.name, ring.version)
     if version not in service.versions:
         known = ", ".join(service.versions)
@@ -176,25 +212,15 @@ def _ring(service_name: str, service: Service, ring: Ring, live: Live, basis_poi
         name=ring.name,
         version=version,
         basis_points=basis_points,
-        rules=tuple(condition(entry) for entry in ring.audience),
+        rules=tuple(condition(entry, files, lists) for entry in ring.audience),
         members=ring.members,
         falls_outward=ring.fallback == "outward",
         # Redis may have given the ring the version that its copies go to: they would only be the same request twice.
         mirror=None if ring.mirror is None or ring.mirror.version == version else ring.mirror.spec,
+        denied=tuple(condition(entry, files, lists) for entry in ring.deny),
+        tables=(table,) if (table := tables.get((service_name, ring.name))) else (),
+        on_change=ring.on_change[0],
+        change_drain=ring.on_change[1],
+        floor=ring.floor,
+        ceiling=ring.ceiling,
     )
-
-
-def condition(entry: Entry) -> ConditionSpec:
-    """An audience entry as one rule: several keys in one entry all have to hold."""
-    parts = []
-    if entry.header is not None:
-        header = entry.header
-        parts.append(ConditionSpec("header", header.name, header.compare, header.values, header.inverted))
-    if entry.cookie is not None:
-        cookie = entry.cookie
-        parts.append(ConditionSpec("cookie", cookie.name, cookie.compare, cookie.values, cookie.inverted))
-    if entry.all_of is not None:
-        parts.append(ConditionSpec("all_of", children=tuple(condition(child) for child in entry.all_of)))
-    if entry.any_of is not None:
-        parts.append(ConditionSpec("any_of", children=tuple(condition(child) for child in entry.any_of)))
-    return parts[0] if len(parts) == 1 else ConditionSpec("all_of", children=tuple(parts))

@@ -26,6 +26,8 @@ MAX_DEPTH: Final = 40
 MAX_COPIES: Final = 100_000
 """Values that aliases may add to those in the text: a shared list of members, yes; a "billion laughs", no."""
 
+SECRET_KEYS: Final = ("signing_keys", "tokens")
+"""Top-level keys with secrets below them."""
 LONGEST_NUMBER: Final = 40
 """No number of a config is longer; a longer row of digits is somebody's key, and text."""
 
@@ -51,6 +53,7 @@ class _Node:
 class _Scalar(_Node):
     text: str
     plain: bool
+    last_line: int
 
 
 @dataclass(slots=True)
@@ -87,11 +90,13 @@ class Document:
     broken: set[Path] = field(default_factory=set)
     """Values that have a problem already; a second complaint about one would only confuse."""
     problems: list[Problem] = field(default_factory=list)
+    hidden: set[int] = field(default_factory=set)
+    """Lines on which a secret may stand, whatever its key is called: they are never shown."""
 
     def add(self, place: tuple[int, int], message: str, hint: str = "") -> None:
         """Note a problem at a (line, column)."""
         line, column = place
-        source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        source = self.lines[line - 1] if 0 < line <= len(self.lines) and line not in self.hidden else ""
         problem = Problem(self.filename, line, column, message, hint, source)
         if problem not in self.problems:
             self.problems.append(problem)
@@ -161,7 +166,8 @@ def _read_tree(text: str) -> _Node | None:
             case yaml.AliasEvent():
                 node = _aliased(event.anchor or "", anchors, open_nodes, here)
             case yaml.ScalarEvent():
-                node = _Scalar(here.line, here.column, event.value, plain=event.implicit[0])
+                last_line = event.end_mark.line + (event.end_mark.column > 0)
+                node = _Scalar(here.line, here.column, event.value, event.implicit[0], last_line)
             case yaml.SequenceStartEvent():
                 node = _Sequence(here.line, here.column)
             case yaml.MappingStartEvent():
@@ -213,11 +219,29 @@ class _Builder:
         )  # no value is shorter than one character
 
     def build(self, root: _Node) -> None:
+        self._hide(root)
         self._document.data = self._value(root, ())
         if self._left < 0:
             why = "the aliases (*name) in this file unfold to far too many values, or too deep: write out what you need"
             self._document.data = None
             self._document.add((root.line, root.column), why)
+
+    def _hide(self, root: _Node) -> None:
+        """Before anything can be wrong with a line: which ones must not be shown."""
+        pairs = root.pairs if isinstance(root, _Mapping) else []
+        waiting = [value for key, value in pairs if isinstance(key, _Scalar) and key.text in SECRET_KEYS]
+        seen: set[int] = set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:  # an alias
+                continue
+            seen.add(id(node))
+            if isinstance(node, _Mapping):
+                waiting += [part for pair in node.pairs for part in pair]
+            elif isinstance(node, _Sequence):
+                waiting += node.items
+            elif isinstance(node, _Scalar):
+                self._document.hidden.update(range(node.line, max(node.line, node.last_line) + 1))
 
     def _value(self, node: _Node, path: Path) -> Plain:
         self._left -= 1

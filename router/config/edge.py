@@ -82,6 +82,9 @@ class Listener(Model):
         default=None, description="Send all clients to https on this port instead of serving them."
     )
     inbound: StrictBool = Field(default=False, description="Closes at once on SIGTERM (sidecar).")
+    outbound: StrictBool = Field(
+        default=False, description="The application's own calls come in here: the ring they carry is believed."
+    )
 
 
 def _listeners(value: object) -> object:

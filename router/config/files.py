@@ -1,4 +1,5 @@
-"""The files that a config names: certificates, keys, authorities, error pages. Read once per look, whole, or refused.
+"""The files that a config names: certificates, keys, authorities, error pages, lists of users, key sets of issuers.
+Read once per look, whole, or refused.
 
 A worker loads what the paths hold; what is kept here is enough to know that it can, and when it has changed.
 """
@@ -6,6 +7,7 @@ A worker loads what the paths hold; what is kept here is enough to know that it 
 from __future__ import annotations
 
 import hashlib
+import json
 import mimetypes
 import ssl
 from collections.abc import Iterable, Iterator
@@ -20,9 +22,14 @@ from router.config.document import Document
 from router.config.document import Path as Place
 
 if TYPE_CHECKING:
+    from router.config.audiences import Entry
     from router.config.settings import Settings
 
 LARGEST_PAGE: Final = 1 << 20
+FEW_KEYS: Final = 1000
+"""A file with no more keys can stand in a snapshot; a longer one is looked up in a member table."""
+LONGEST_KEY: Final = 8192
+"""Bytes on a line: longer than any header that a key could come from is likely to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,10 @@ class Files:
     """Unix time."""
     pages: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Content type and content."""
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The keys of files of users, where there are at most ``FEW_KEYS``; an empty tuple where there are more."""
+    key_sets: dict[str, str] = field(default_factory=dict)
+    """JWK sets, as JSON text."""
 
     seen: dict[str, str] = field(default_factory=dict)
     """All of them, the config included, as ``look_at`` saw them when they were read."""
@@ -77,9 +88,62 @@ def read_files(document: Document, settings: Settings, base: Path) -> Files:
                 document.add_at(
                     place, f"{whole} is larger than {LARGEST_PAGE // 1024} KiB: too large for an error page"
                 )
+        elif "in_file" in place:
+            files.lists[path] = _few_keys(document, place, whole, content)
+        elif "keys_file" in place:
+            files.key_sets[path] = content.decode("utf-8", "replace")
+            if why := _wrong_key_set(files.key_sets[path]):
+                document.add_at(place, f"{whole} cannot be used: {why}")
     _check_listeners(document, settings, files)
     _check_services(document, settings, files)
     return files
+
+
+def keys_in(content: bytes) -> Iterator[bytes]:
+    """The keys in a text: one a line, without white space around it; lines that begin with # do not count."""
+    for line in content.removeprefix(b"\xef\xbb\xbf").splitlines():
+        key = line.strip()
+        if key and not key.startswith(b"#"):
+            yield key
+
+
+def list_files(settings: Settings) -> dict[str, str]:
+    """Every file of users that a rule asks for, by its absolute path → a digest of what it holds."""
+    files = settings.files
+    return {files.found[path]: files.digests[path] for path in files.lists if path in files.found}
+
+
+def _few_keys(document: Document, place: Place, path: Path, content: bytes) -> tuple[str, ...]:
+    few: list[str] = []
+    count = 0
+    for key in keys_in(content):
+        count += 1
+        if len(key) > LONGEST_KEY or b"\0" in key:
+            document.add_at(place, f"{path} is not a text with one key a line: a line has {len(key)} bytes")
+            return ()
+        if count <= FEW_KEYS:
+            try:
+                few.append(key.decode())
+            except UnicodeDecodeError:
+                document.add_at(place, f"{path} is not UTF-8 (key {count}): save it as UTF-8")
+                return ()
+    return tuple(few) if count <= FEW_KEYS else ()
+
+
+def _wrong_key_set(text: str) -> str:
+    """Why a text is not a JWK set of public keys (RFC 7517 §5); "" if it is one."""
+    try:
+        keys = json.loads(text)["keys"]
+        kinds = [str(key["kty"]) for key in keys]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 'it holds no JWK set, which is JSON such as {"keys": [{"kty": "RSA", …}]} (RFC 7517 §5)'
+    if not kinds:
+        return "it holds no key"
+    if "oct" in kinds:
+        return "it holds a secret (kty oct): write `secret: ${VARIABLE}` instead"
+    if any("d" in key for key in keys):
+        return "it holds a private key: only the issuer may have that; leave the public part here"
+    return ""
 
 
 def named_files(settings: Settings, base: Path) -> tuple[str, ...]:
@@ -102,6 +166,27 @@ def _named(settings: Settings) -> Iterator[tuple[Place, str]]:
                 yield ("services", name, "tls", key), path
         for status, path in service.error_pages.items():
             yield ("services", name, "error_pages", str(status)), path
+        for i, ring in enumerate(service.rings):
+            at: Place = ("services", name, "rings", i)
+            yield from _lists(ring.audience, (*at, "audience"))
+            yield from _lists(ring.deny, (*at, "deny"))
+    for issuer, one_issuer in settings.tokens.items():
+        if one_issuer.keys_file is not None:
+            yield ("tokens", issuer, "keys_file"), one_issuer.keys_file
+
+
+def _lists(entries: Iterable[Entry], place: Place) -> Iterator[tuple[Place, str]]:
+    for i, entry in enumerate(entries):
+        yield from _lists_of(entry, (*place, i))
+
+
+def _lists_of(entry: Entry, at: Place) -> Iterator[tuple[Place, str]]:
+    if entry.user is not None and entry.user.in_file is not None:
+        yield (*at, "user", "in_file"), entry.user.in_file
+    yield from _lists(entry.all_of or (), (*at, "all_of"))
+    yield from _lists(entry.any_of or (), (*at, "any_of"))
+    if entry.not_ is not None:
+        yield from _lists_of(entry.not_, (*at, "not"))
 
 
 def _check_listeners(document: Document, settings: Settings, files: Files) -> None:

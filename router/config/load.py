@@ -22,6 +22,7 @@ from router.config.files import Files, digest_of, named_files, read_files
 from router.config.problems import ConfigError, Problem, did_you_mean, redacted_url
 from router.config.semantics import check_semantics
 from router.config.settings import Settings
+from router.config.trust import check_trust
 
 __all__ = ["ConfigError", "Problem", "load_settings", "parse_settings", "redacted_url"]
 
@@ -87,6 +88,7 @@ def parse_settings(text: str, filename: str = "<config>", env: Mapping[str, str]
     except ValidationError as error:
         _note_all(document, error.errors(include_url=False))
     check_semantics(document)
+    check_trust(document)
     base = Path(filename).parent
     files = read_files(document, settings, base) if settings is not None else Files()
     if document.problems or settings is None:
@@ -137,6 +139,8 @@ def _sentence(document: Document, error: ErrorDetails, place: Place) -> str:
         if error["input"] is None:
             remedy = "" if _is_required(place) else ", or leave the key out"
             return f"{key} is empty: it must be {_SHAPES[kind]}{remedy}"
+        if kind == "string_type" and place[-1:] == ("secret",):
+            return f"{key} must be text: put it in quotes"
         if kind == "string_type" and place in document.texts:
             return f'{key} must be text: put it in quotes, "{document.texts[place]}"'
         return f"{key} must be {_SHAPES[kind]}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s/@:'\"]*):([^\s@]+)(?=@)")
+_SECRET: Final = re.compile(r"(secret['\"]?\s*:\s*)(\"[^\"]*\"?|'[^']*'?|[^\s,}]+)")
+"""In a file that is no YAML (yet) nothing else is known of a line."""
 _SHOWN_COLUMNS: Final = 160
 """A longer source line is cut around the place: one file on one line must not flood the terminal."""
 
@@ -63,7 +65,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def hidden_line(line: str) -> str:
     """A line of the file without its secrets, as long as before, so that a caret still stands where it should."""
-    return _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", line)
+    shown = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", line)
+    return _SECRET.sub(lambda found: found[1] + "*" * len(found[2]), shown)
 
 
 def redacted_url(url: str) -> str:

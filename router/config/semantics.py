@@ -7,12 +7,17 @@ wrong value never hides another problem. It changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from router.config.document import Document, Path
 from router.config.problems import did_you_mean
 from router.config.values import check_host, check_path, parse_endpoint, parse_percent, parse_socket
 from router.core.hashing import BUCKETS
+
+_NOT_OF_THE_DEFAULT_RING: Final = (
+    ("weight", "a weight"), ("audience", "an audience"), ("members", "members"), ("deny", "a deny list"),
+    ("floor", "a floor"), ("ceiling", "a ceiling"),
+)  # fmt: skip
 
 
 def check_semantics(document: Document) -> None:
@@ -138,13 +143,14 @@ def _check_rings(document: Document, path: Path, service: dict[str, Any]) -> Non
             _check_default_ring(document, at, ring)
         else:
             total += _points(ring)
+            _check_range(document, at, ring)
     if total > BUCKETS:
         why = f"the weights of the rings add up to {total / 100:g} percent: at most 100"
         document.add_at((*path, "rings"), f"{why}, the default ring takes what is left", at_key=True)
 
 
 def _check_default_ring(document: Document, at: Path, ring: dict[str, Any]) -> None:
-    for key, what in (("weight", "a weight"), ("audience", "an audience"), ("members", "members")):
+    for key, what in _NOT_OF_THE_DEFAULT_RING:
         if key in ring:
             why = f"the last ring is the default ring: it takes the rest and cannot have {what}"
             document.add_at((*at, key), f"{why}; remove it, or add a default ring below", at_key=True)
@@ -153,11 +159,21 @@ def _check_default_ring(document: Document, at: Path, ring: dict[str, Any]) -> N
         document.add_at((*at, "fallback"), f"{why}; remove `fallback`", at_key=True)
 
 
-def _points(ring: dict[str, Any]) -> int:
+def _check_range(document: Document, at: Path, ring: dict[str, Any]) -> None:
+    floor, ceiling, weight = _points(ring, "floor"), _points(ring, "ceiling", BUCKETS), _points(ring)
+    if floor > ceiling:
+        why = f"the floor ({floor / 100:g}) is above the ceiling ({ceiling / 100:g}), so no weight would do"
+        document.add_at((*at, "floor"), f"{why}: change one of them")
+    elif weight > ceiling:
+        why = f"the weight ({weight / 100:g}) is above the ring's ceiling ({ceiling / 100:g})"
+        document.add_at((*at, "weight"), f"{why}: lower it, or raise the ceiling")
+
+
+def _points(ring: dict[str, Any], key: str = "weight", absent: int = 0) -> int:
     try:
-        return parse_percent(ring.get("weight", 0))
+        return parse_percent(ring[key]) if key in ring else absent
     except ValueError:
-        return 0
+        return absent
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -16,11 +16,10 @@ from pydantic import (
     StrictBool,
     StringConstraints,
     WithJsonSchema,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from router.config.admin import AdminSettings
+from router.config.audiences import Entry
 from router.config.backends import (
     Balance,
     Breaker,
@@ -34,27 +33,21 @@ from router.config.backends import (
 )
 from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerTimeouts, Protocol, listeners_schema
 from router.config.files import Files
+from router.config.guards import KEEP, Guard, OnRingChange
+from router.config.identity import Identity
 from router.config.model import Bytes, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
-from router.config.values import (
-    check_cookie_name,
-    check_header_name,
-    check_host,
-    check_path,
-    check_proxy,
-    check_redis_url,
-)
-from router.core.spec import Comparison, IdentityKind, ServiceSpec, TimeoutsSpec
+from router.config.trust import Issuer, Mode, SigningKey
+from router.config.values import check_host, check_path, check_proxy, check_redis_url
+from router.core.spec import Login, Override, ServiceSpec, TimeoutsSpec
 
 _TIMEOUTS: Final = TimeoutsSpec()
-_RETURN_AFTER: Final = ServiceSpec("", (), ()).return_after
+_SERVICE: Final = ServiceSpec("", (), ())
 MAX_WORKERS: Final = 256
 
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Safe in Redis keys, metric labels and file names."""
-HeaderName = Annotated[str, AfterValidator(check_header_name)]
-CookieName = Annotated[str, AfterValidator(check_cookie_name)]
 InstanceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 
@@ -70,14 +63,6 @@ Workers = Annotated[
     PlainValidator(_workers),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}),
 ]
-
-
-def _exactly_one(model: Model, names: tuple[str, ...], what: str) -> str:
-    given = [name for name in names if getattr(model, name) is not None]
-    if len(given) != 1:
-        chosen = f"not {' and '.join(given)}" if given else "it has none"
-        raise PydanticCustomError("choice", f"{what} has exactly one of {', '.join(names)}: {chosen}")
-    return given[0]
 
 
 class AccessLogSettings(Model):
@@ -96,93 +81,6 @@ class ServiceTimeouts(Model):
     between_bytes: Seconds = Field(default=_TIMEOUTS.between_bytes, description="Without a byte of the response.")
 
 
-class Identity(Model):
-    """One place to look for the user's key: exactly one of the three."""
-
-    header: HeaderName | None = Field(default=None, description="A request header that holds the key.")
-    cookie: CookieName | None = Field(default=None, description="A cookie that holds the key.")
-    anonymous_cookie: CookieName | None = Field(
-        default=None, description="A cookie the router itself sets on who has no key."
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Identity:
-        _exactly_one(self, ("header", "cookie", "anonymous_cookie"), "an identity source")
-        return self
-
-    @property
-    def kind(self) -> IdentityKind:
-        if self.header is not None:
-            return "header"
-        return "cookie" if self.cookie is not None else "anonymous_cookie"
-
-    @property
-    def name(self) -> str:
-        return self.header or self.cookie or self.anonymous_cookie or ""
-
-
-class _Comparison(Model):
-    equals: str | None = Field(default=None, description="The whole value, exact in case.")
-    prefix: Text | None = Field(default=None, description="What the value begins with.")
-    suffix: Text | None = Field(default=None, description="What the value ends with.")
-    contains: Text | None = Field(default=None, description="What stands anywhere in the value.")
-    one_of: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        default=None, description="One of several whole values."
-    )
-    present: Literal[True] | None = Field(default=None, description="true: it is there, whatever its value.")
-    inverted: StrictBool = Field(
-        default=False, description="Holds when the comparison does not; also when there is no value."
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> _Comparison:
-        _exactly_one(self, ("equals", "prefix", "suffix", "contains", "one_of", "present"), "a comparison")
-        return self
-
-    @property
-    def compare(self) -> Comparison:
-        names: tuple[Comparison, ...] = ("equals", "prefix", "suffix", "contains", "one_of", "present")
-        return next(name for name in names if getattr(self, name) is not None)
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        if self.compare == "present":
-            return ()
-        value: str | tuple[str, ...] = getattr(self, self.compare)
-        return (value,) if isinstance(value, str) else value
-
-
-class HeaderComparison(_Comparison):
-    """A comparison of one request header."""
-
-    name: HeaderName = Field(description="The header's name; upper and lower case are the same.")
-
-
-class CookieComparison(_Comparison):
-    """A comparison of one cookie."""
-
-    name: CookieName = Field(description="The cookie's name, exact in case.")
-
-
-class Entry(Model):
-    """One way into an audience: all of the keys that are given hold."""
-
-    header: HeaderComparison | None = Field(default=None, description="A header compares so.")
-    cookie: CookieComparison | None = Field(default=None, description="A cookie compares so.")
-    all_of: Annotated[tuple[Entry, ...], Field(min_length=1)] | None = Field(
-        default=None, description="All of these hold."
-    )
-    any_of: Annotated[tuple[Entry, ...], Field(min_length=1)] | None = Field(
-        default=None, description="One of these holds."
-    )
-
-    @model_validator(mode="after")
-    def _some(self) -> Entry:
-        if self.header is None and self.cookie is None and self.all_of is None and self.any_of is None:
-            raise PydanticCustomError("choice", "an audience entry has one or more of header, cookie, all_of, any_of")
-        return self
-
-
 class Ring(Model):
     """One audience and the version it gets."""
 
@@ -193,6 +91,17 @@ class Ring(Model):
     )
     audience: tuple[Entry, ...] = Field(default=(), description="Rules: any of the entries lets a request in.")
     members: tuple[Text, ...] = Field(default=(), description="Users (identity keys) who are in this ring by name.")
+    deny: tuple[Entry, ...] = Field(
+        default=(),
+        description="For whom one of these entries holds is not in this ring, neither by name nor by rule nor by hash.",
+    )
+    floor: Percent = Field(default=0, description="Percent: a live weight that widens the ring is at least this.")
+    ceiling: Percent = Field(default=10_000, description="Percent: a live weight is at most this.")
+    on_change: OnRingChange = Field(
+        default=KEEP,
+        json_schema_extra={"default": "keep"},
+        description="WebSockets and event streams of who gets another ring or version: keep, close or {drain: 30s}.",
+    )
     fallback: Literal["outward", "closed"] = Field(
         default="outward",
         description="When its version has no healthy endpoint: the next outer ring's (outward), or 503 (closed).",
@@ -219,6 +128,17 @@ class Service(Model):
     rings: Annotated[tuple[Ring, ...], Field(min_length=1)] = Field(
         description="Inner to outer; the last one is the default ring and takes the rest."
     )
+    login: Login = Field(
+        default=_SERVICE.login,
+        description="Whose hash counts for who has an anonymous cookie and logs in: anonymous_first, user_wins, "
+        "or outer_wins (the ring further out).",
+    )
+    override: Override = Field(
+        default=_SERVICE.override,
+        description="Who may name a ring: passes (signed), trusted (X-Ring-Override of trusted proxies too), "
+        "insecure (of anybody) or off.",
+    )
+    guard: Guard = Field(default=Guard(), description="What live weights may do at the most.")
     response_headers: StrictBool = Field(default=True, description="Say X-Ring and X-Ring-Version on each response.")
     timeouts: ServiceTimeouts = Field(default=ServiceTimeouts(), description="How long a version may take.")
     tls: ClientTls = Field(default=ClientTls(), description="How https:// endpoints are spoken to.")
@@ -245,7 +165,8 @@ class Service(Model):
         default=Breaker(), description="When a worker sends a ring's users outward because its version fails massively."
     )
     return_after: SecondsOrNone = Field(
-        default=_RETURN_AFTER, description="How long a version has to be well before its rings' users come back to it."
+        default=_SERVICE.return_after,
+        description="How long a version has to be well before its rings' users come back to it.",
     )
 
 
@@ -273,6 +194,18 @@ class Settings(Model):
     )
     trusted_proxies: tuple[Annotated[str, AfterValidator(check_proxy)], ...] = Field(
         default=(), description="Networks (CIDR) whose forwarding headers are believed; unix: for unix sockets."
+    )
+    mode: Mode = Field(
+        default="edge",
+        description="edge: a ring that a request carries is taken off it; sidecar: it is believed of trusted peers, "
+        "or signed.",
+    )
+    baggage: StrictBool = Field(default=True, description="Send the ring on as a member of W3C Baggage, too.")
+    signing_keys: tuple[SigningKey, ...] = Field(
+        default=(), description="What passes, cookies and propagated rings are signed with: the first one; all verify."
+    )
+    tokens: dict[RingName, Issuer] = Field(
+        default={}, description="Issuer → whose JSON Web Tokens are believed (needs the extra jwt)."
     )
     protocol: Protocol = Field(default=Protocol(), description="What of HTTP is done, where there is a choice.")
     limits: Limits = Field(default=Limits(), description="What one client may take.")

@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from router.config.compile import snapshot_spec
+from router.config.audiences import NO_LISTS, Lists
+from router.config.compile import NO_TABLES, Tables, snapshot_spec
 from router.config.endpoints import NONE_DOWN, NONE_RESOLVED, Down, Resolved
 from router.config.settings import Settings
 from router.core.live import Live
@@ -47,10 +48,22 @@ class Board:
         addresses: Sequence[str] = (),
         resolved: Resolved = NONE_RESOLVED,
         down: Down = NONE_DOWN,
+        tables: Tables = NO_TABLES,
+        lists: Lists = NO_LISTS,
     ) -> bool:
         """Compile and publish; False when nothing that routes has changed. Raises ``LiveConflict``."""
         before = self.spec.listener.sockets if self.spec is not None else ()
-        spec = snapshot_spec(settings, live, self._generation, addresses, before, resolved=resolved, down=down)
+        spec = snapshot_spec(
+            settings,
+            live,
+            self._generation,
+            addresses,
+            before,
+            resolved=resolved,
+            down=down,
+            tables=tables,
+            lists=lists,
+        )
         if spec == self.spec:
             return False
         self._generation += 1

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from router.config.compile import service_spec
+from router.config.settings import Settings
 from router.config.values import parse_endpoint
 from router.core.live import Live
 from router.core.spec import ServiceSpec
@@ -55,6 +57,11 @@ def rules_of(service: ServiceSpec) -> ServiceRules:
         versions={ring.name: ring.version for ring in service.rings},
         version_names=frozenset(version.name for version in service.versions),
     )
+
+
+def service_rules(settings: Settings) -> dict[str, ServiceRules]:
+    """What live values are judged by, per service."""
+    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
 
 
 def percent(basis_points: int) -> str:

@@ -20,6 +20,7 @@ from router.config.endpoints import unknown_drains
 from router.control.keys import HASHES, RawHash, RawService, key_of
 from router.control.last_good import Keeper, Rejected, load
 from router.control.link import BadURL, error_kind, error_text, safe_url
+from router.control.members import Members
 from router.control.parse import Parsed, Refusal, fit, parse
 from router.control.revision import rev_of
 from router.control.rules import ServiceRules, percent, say_changes, say_weights
@@ -66,9 +67,11 @@ class Store:
         instance: str,
         on_change: OnChange,
         log: Any = None,
+        members: Members | None = None,
     ) -> None:
         self._url = url
         self._instance = instance
+        self._members = members
         self._state_dir = state_dir
         self._on_change = on_change
         self._log = structlog.get_logger(__name__) if log is None else log
@@ -145,7 +148,13 @@ class Store:
     def notes(self, service: str) -> list[str]:
         """What of a service's live values is applied and has no effect at this moment."""
         known = self._services.get(service)
-        return [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
+        said = [] if known is None or not known.unknown_drains else [_say_unknown(known.unknown_drains, service)]
+        return said if self._members is None else said + self._members.notes(service)
+
+    def refused(self, service: str) -> list[str]:
+        """What of Redis is not applied at this moment, as sentences."""
+        said = [str(refusal) for refusal in self.refusals.get(service, ())]
+        return said if self._members is None else said + self._members.refused(service)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -202,7 +211,9 @@ class Store:
             spawn(end(self._watching), name="end of a Redis watcher")
         self._watching = self.watcher = None
         if self._url is not None and self._services:
-            self.watcher = Watcher(self._url, self._services, self._read, self._link, name=self._instance)
+            self.watcher = Watcher(
+                self._url, self._services, self._read, self._link, name=self._instance, members=self._members
+            )
             self._watching = spawn(self.watcher.run(), name="Redis watcher")
 
     def _load(self, service: _Service) -> None:
@@ -238,6 +249,8 @@ class Store:
                 self._log.error(f"live values could not be applied: {error_text(error)}", exc_info=error)
 
     def _link(self, state: LinkState, error: BaseException | None) -> None:
+        if self._members is not None:
+            self._members.link(state)
         if error is not None:
             self.last_error = error_text(error)
         if state == "down" and error is not None:
@@ -348,8 +361,9 @@ class Store:
                 "killed": list(service.live.killed),
                 "freeze": service.live.freeze,
                 "drained": list(service.live.drained),
+                "members": {} if self._members is None else self._members.counts(name),
                 "notes": self.notes(name),
-                "refused": [refusal.message for refusal in service.refusals],
+                "refused": self.refused(name),
                 "warnings": list(self._warnings.get(name, ())),
             }
             for name, service in self._services.items()

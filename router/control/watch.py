@@ -12,13 +12,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
-from router.control.keys import HASHES, MAX_FIELDS, PREFIX, RawFault, RawHash, RawService, key_of
+from router.control.keys import (
+    HASHES,
+    MAX_FIELDS,
+    PREFIX,
+    REVISION_FIELD,
+    RawFault,
+    RawHash,
+    RawService,
+    key_of,
+    members_prefix,
+    members_revision_key,
+)
 from router.control.link import REPLY_SECONDS, make_connection
 
 LinkState = Literal["live", "poll", "down"]
@@ -43,6 +54,22 @@ EXACT_PREFIXES: Final = 64
 """Up to this many services the exact keys are tracked, beyond it the common prefix."""
 
 
+class MemberNews(Protocol):
+    """Who hears of members: the watcher reads none of them itself. None of these may block or raise."""
+
+    def touched(self, key: bytes) -> None:
+        """A key has changed that may be one of members."""
+        ...
+
+    def lost(self) -> None:
+        """Everything may have changed (FLUSHALL)."""
+        ...
+
+    def revision(self, service: str, revision: bytes | None) -> None:
+        """What ``members:rev`` says, at every read of the service; None where it says nothing."""
+        ...
+
+
 class Watcher:
     """Run ``run()`` as a task; cancel it to stop. ``uniform(a, b)`` is chance, as an argument."""
 
@@ -54,6 +81,7 @@ class Watcher:
         on_link: OnLink,
         *,
         name: str = "",
+        members: MemberNews | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.url = url
@@ -61,6 +89,8 @@ class Watcher:
         self.services = tuple(services)
         self._on_read = on_read
         self._on_link = on_link
+        self._members = members
+        self._asks_revision = members is not None
         self._uniform = uniform
         self._service_of = {key_of(svc, name).encode(): svc for svc in self.services for name in HASHES}
         self._dirty: set[str] = set()
@@ -116,6 +146,8 @@ class Watcher:
         parser.set_invalidation_push_handler(self._on_push)
         few = len(self.services) <= EXACT_PREFIXES
         prefixes = [key.decode() for key in self._service_of] if few else [PREFIX]
+        if few and self._members is not None:
+            prefixes += [members_prefix(service) for service in self.services]  # none begins another: Redis insists
         words = [word for prefix in prefixes for word in ("PREFIX", prefix)]
         try:
             await self._call(connection, "CLIENT", "TRACKING", "ON", "BCAST", *words)
@@ -129,11 +161,15 @@ class Watcher:
         keys = push[1] if len(push) > 1 else None
         if keys is None:  # FLUSHALL or FLUSHDB
             self._dirty.update(self.services)
+            if self._members is not None:
+                self._members.lost()
             return
         for key in keys:
             service = self._service_of.get(bytes(key))
             if service is not None:
                 self._dirty.add(service)
+            elif self._members is not None:
+                self._members.touched(bytes(key))
 
     async def _follow(self, connection: AbstractConnection, mode: LinkState, reason: Exception | None) -> None:
         loop = asyncio.get_running_loop()
@@ -184,6 +220,15 @@ class Watcher:
 
     async def _read(self, connection: AbstractConnection, services: Sequence[str]) -> dict[str, RawService]:
         """All hashes of ``services`` in one MULTI … EXEC, sent in one write."""
+        try:
+            return await self._read_hashes(connection, services)
+        except NoPermissionError as error:
+            if not self._asks_revision or "'hget'" not in str(error):
+                raise
+            self._asks_revision = False  # an account from before there were members: its weights go on
+            return await self._read_hashes(connection, services)
+
+    async def _read_hashes(self, connection: AbstractConnection, services: Sequence[str]) -> dict[str, RawService]:
         asked: list[tuple[str, ...]] = []
         for service in services:
             for name in HASHES:
@@ -191,8 +236,16 @@ class Watcher:
                 asked.append(("HLEN", key))
                 if key not in self._oversize:
                     asked.append(("HGETALL", key))
+            if self._asks_revision:
+                asked.append(("HGET", members_revision_key(service), REVISION_FIELD))
         replies = iter(await self._transaction(connection, asked))
-        return {service: RawService(*(self._hash(service, name, replies) for name in HASHES)) for service in services}
+        found = {}
+        for service in services:
+            found[service] = RawService(*(self._hash(service, name, replies) for name in HASHES))
+            if self._asks_revision and self._members is not None:
+                revision = next(replies)
+                self._members.revision(service, revision if isinstance(revision, bytes) else None)
+        return found
 
     async def _transaction(self, connection: AbstractConnection, asked: list[tuple[str, ...]]) -> list[Any]:
         refused: ResponseError | None = None

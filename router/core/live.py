@@ -26,3 +26,5 @@ class Live:
     """The optional ``rev`` field of the weights hash, as it was written."""
     drained: tuple[str, ...] = ()
     """Addresses of endpoints that get no new requests: ``host:port`` or ``unix:/path``, whether they exist or not."""
+    revoked: tuple[str, ...] = ()
+    """Passes that count no more: ``pass:<id>``, ``key:<id>``."""

@@ -6,7 +6,7 @@ value has been validated before it gets here: strict at the door, trusting insid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 ConditionKind = Literal[
@@ -79,7 +79,7 @@ class KeySpec:
     """A signing key. The first one of the list signs, all of them verify."""
 
     id: str
-    secret: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class IssuerSpec:
     name: str
     algorithms: tuple[str, ...]
     keys: str = ""
-    secret: str = ""
+    secret: str = field(default="", repr=False)
     issuer: str = ""
     """What ``iss`` has to be; empty: anything."""
     audience: str = ""
@@ -198,6 +198,9 @@ class RingSpec:
     """What becomes of WebSockets and event streams whose user is in another ring, or gets another version, now."""
     change_drain: float = 0.0
     """Seconds until they are closed, for ``drain``."""
+    floor: int = 0
+    """Basis points; with ``ceiling`` the range within which live weights may widen this ring. Only control reads it."""
+    ceiling: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,16 @@ class ErrorPageSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSpec:
+    """What a live change of weights may do at the most. Only control reads this; narrowing is always allowed."""
+
+    max_step: int = 0
+    """Basis points by which a ring may be widened at a time; 0: any."""
+    min_bake: float = 0.0
+    """Seconds between two widenings of a ring; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One routed application. ``rings`` run from the inner one to the default ring, which is last."""
 
@@ -346,6 +359,7 @@ class ServiceSpec:
     """Who may name a ring: passes; X-Ring-Override of trusted proxies too; that of anybody; nobody."""
     revoked: tuple[str, ...] = ()
     """Passes that count no more: ``pass:<id>``, ``key:<id>``."""
+    guard: GuardSpec = GuardSpec()
 
 
 @dataclass(frozen=True, slots=True)

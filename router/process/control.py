@@ -22,13 +22,14 @@ from aiohttp import web
 
 from router.admin.app import ADMIN, create_app
 from router.admin.shapes import News, NewsKind
-from router.config.compile import LiveConflict, service_spec
+from router.config.compile import LiveConflict
 from router.config.load import load_settings
 from router.config.settings import Settings
+from router.control.audiences import Audiences
 from router.control.backends import Backends
 from router.control.board import Board
 from router.control.hub import Hub
-from router.control.rules import ServiceRules, rules_of, say_changes
+from router.control.rules import say_changes, service_rules
 from router.control.store import Store
 from router.control.taps import Taps
 from router.control.trouble import Trouble, news, troubles
@@ -89,8 +90,11 @@ class Control:
         self.backends = Backends(self._endpoints_changed, client_context, log=self._log)
         self.warnings: dict[str, tuple[str, ...]] = {}
         self.troubles: dict[VersionKey, Trouble] = {}
-        state_dir = Path(settings.state_dir)
-        self.store = Store(settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log)
+        self.audiences = Audiences(settings, runtime, self._endpoints_changed, self._log)
+        self.store = Store(
+            settings.redis, self.rules, Path(settings.state_dir), self.instance, self._live_changed, self._log,
+            self.audiences.members,
+        )  # fmt: skip
         self._live: dict[str, Live] = {}
         self._said_store = self.store.state
         self.look = ControlView(self, PlainFigures(self))
@@ -110,8 +114,10 @@ class Control:
         opening = spawn(self._open_admin(runner), name="admin side")
         if not self._waits:
             await opening
+        settings = self.config.settings
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
-        await asyncio.gather(self.store.start(), self.backends.start(self.config.settings, self.board.spec))
+        await self.audiences.start(settings)
+        await asyncio.gather(self.store.start(), self.backends.start(settings, self.board.spec), self.audiences.first())
         self._live, self._said_store = self.store.live, self.store.state
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
@@ -126,6 +132,7 @@ class Control:
         await self.backends.stop()
         yielding.cancel()
         await self.store.stop()
+        await self.audiences.stop()
         await self.hub.stop()
         await runner.cleanup()
 
@@ -187,10 +194,12 @@ class Control:
             self._tell("routing", None, ["endpoints are others, or others of them are well"])
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
+        if self.audiences.is_behind:
+            return  # its tables come back here
         before = self.board.spec
         resolved, down = self.backends.resolved, self.backends.down
         try:
-            self.board.refresh(self.config.settings, live, self.listen, resolved, down)
+            self.board.refresh(self.config.settings, live, self.listen, resolved, down, *self.audiences.paths)
         except LiveConflict as conflict:
             self.config.conflict(f"the config and what is live in Redis do not fit together: {conflict}")
             self._log.error(f"{self.config.error}; the routing stays as it was")
@@ -219,6 +228,7 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.audiences.sweep(self.board.spec, self.hub.applied_everywhere)
 
     def _say_troubles(self) -> None:
         before, self.troubles = self.troubles, troubles(self.hub.versions())
@@ -244,6 +254,7 @@ class Control:
         self.rules = service_rules(settings)
         self.store.update_rules(self.rules)
         self.backends.update(settings)
+        self.audiences.update(settings)
         self._refresh(self.store.live)
 
     def _tell(self, kind: NewsKind, service: str | None, sentences: list[str]) -> None:
@@ -268,11 +279,6 @@ class Control:
             sources = sorted({places[self.store.source(name)] for name in self.config.settings.services})
             return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
         return True, "ready"
-
-
-def service_rules(settings: Settings) -> dict[str, ServiceRules]:
-    """What live values are judged by, per service."""
-    return {name: rules_of(service_spec(name, service)) for name, service in settings.services.items()}
 
 
 async def _main(options: argparse.Namespace) -> None:

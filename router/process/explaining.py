@@ -13,13 +13,17 @@ from router.core.rules import Request
 from router.core.snapshot import Service, Snapshot
 from router.core.spec import SnapshotSpec
 from router.core.trace import as_plain
+from router.proxy.tables import OpenTables
 
 
 def explain_asked(spec: SnapshotSpec | None, asked: Asked) -> dict[str, Any]:
     """The trace of one request. Raises ``Trouble`` where no service answers for it."""
     if spec is None:
         raise Trouble("not_available", "There is no snapshot yet: the router is starting.")
-    snapshot = Snapshot(spec)
+    try:
+        snapshot = Snapshot(spec, OpenTables().get)
+    except (OSError, ValueError) as error:
+        raise Trouble("not_available", f"The lists of members cannot be opened: {error}.") from None
     request = _request(asked)
     service = _service(snapshot, asked, request)
     if asked.user is not None:

@@ -70,7 +70,7 @@ class PlainFigures:
             generation=spec.generation if spec is not None else 0,
             rev={one.name: store.live[one.name].revision for one in services if one.name in store.live},
             source={one.name: store.source(one.name) for one in services},
-            refused=[str(refusal) for one in services for refusal in store.refusals.get(one.name, ())],
+            refused=[why for one in services for why in store.refused(one.name)],
             warnings=[said for one in services for said in control.warnings.get(one.name, ())], is_current=True,
         )  # fmt: skip
         return Fleet(False, [me], 1, 1, f"only {control.instance} is known here")
@@ -78,18 +78,23 @@ class PlainFigures:
     def _service(self, service: ServiceSpec, counters: Mapping[RingKey, RingCounters], age: float) -> ServiceFigures:
         store = self._control.store
         live = store.live.get(service.name)
+        listed = self._control.audiences.members.counts(service.name)
         total = sum(_requests(one) for key, one in counters.items() if key[0] == service.name)
         return ServiceFigures(
             service=service.name, rev=store.rev(service.name), source=store.source(service.name),
             freeze=live.freeze if live is not None else "", rps=round(total / age, 3), verdict="no_data",
             split=Split("no_data", None, "the shares are not tested here"),
-            rings=[_ring(service, ring, counters, total, age) for ring in service.rings],
+            rings=[_ring(service, ring, counters, listed, age) for ring in service.rings],
             weights_rev=live.revision if live is not None else "",
         )  # fmt: skip
 
 
 def _ring(
-    service: ServiceSpec, ring: RingSpec, counters: Mapping[RingKey, RingCounters], total: int, age: float
+    service: ServiceSpec,
+    ring: RingSpec,
+    counters: Mapping[RingKey, RingCounters],
+    listed: Mapping[str, int],
+    age: float,
 ) -> RingFigures:
     mine = {key[2]: one for key, one in counters.items() if key[:2] == (service.name, ring.name)}
     requests = sum(_requests(one) for one in mine.values())
@@ -98,7 +103,8 @@ def _ring(
     points = default_basis_points(service) if is_default else ring.basis_points
     return RingFigures(
         ring=ring.name, version=ring.version, is_default=is_default, is_killed=ring.name in service.killed,
-        target=points / 100, actual=None, by_hash=None, members=len(ring.members), rps=round(requests / age, 3),
+        target=points / 100, actual=None, by_hash=None, members=len(ring.members) + listed.get(ring.name, 0),
+        rps=round(requests / age, 3),
         versions=[
             _version(version, version == ring.version, mine.get(version, RingCounters()), requests, age)
             for version in (ring.version, *others)

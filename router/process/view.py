@@ -83,6 +83,7 @@ class ControlView:
                 workers_expected=control.hub.expected,
                 last_change_at=control.hub.published_at,
                 checks=control.backends.figures(),
+                members=control.audiences.members.figures(),
                 build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
             )
         )
@@ -162,8 +163,9 @@ class ControlView:
             "source": store.source(service.name),
             "freeze": live.freeze if live is not None else "",
             "drained": list(live.drained) if live is not None else [],
+            "members": control.audiences.members.counts(service.name),
             "notes": store.notes(service.name),
-            "refused": [str(refusal) for refusal in store.refusals.get(service.name, ())],
+            "refused": store.refused(service.name),
             "warnings": [
                 *control.warnings.get(service.name, ()),
                 *(warning(version, one) for (name, version), one in control.troubles.items() if name == service.name),

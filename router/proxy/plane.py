@@ -32,6 +32,7 @@ from router.proxy.pool import VersionPool
 from router.proxy.pools import Pools
 from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
+from router.proxy.tables import OpenTables
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
@@ -75,6 +76,7 @@ class DataPlane:
         self._spawn = spawn
         self._chance = Random().random
         self.recovery = Recovery(self)
+        self.tables = OpenTables()
         self.changes = Changes(self)
         self.verifier = Verifier(self)
         self.pools = Pools(self.recovery.watch, self._has_room)
@@ -105,7 +107,8 @@ class DataPlane:
 
     def install(self, spec: SnapshotSpec) -> None:
         """Compile a snapshot and swap it in. Requests in flight keep what they have."""
-        snapshot = Snapshot(spec)
+        snapshot = Snapshot(spec, self.tables.get)
+        self.tables.settle()
         self.verifier.install(spec.trust, {one.name: frozenset(one.revoked) for one in spec.services if one.revoked})
         self.listener = listener = spec.listener
         self.pools.update(snapshot.services, self._workers, monotonic())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -64,6 +64,21 @@ class EndpointChecks:
     failed: int
 
 
+class MemberCounts(Protocol):
+    """What is shown of a service's members."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Ring → members."""
+        ...
+
+    @property
+    def age_seconds(self) -> float: ...
+
+    @property
+    def round_seconds(self) -> float: ...
+
+
 @dataclass(slots=True)
 class Figures:
     """One scrape."""
@@ -78,6 +93,8 @@ class Figures:
     build: Mapping[str, str]
     checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
     """Of the endpoints that have active checks."""
+    members: Mapping[str, MemberCounts] = field(default_factory=dict)
+    """Of the services that have members in Redis."""
 
 
 def render(figures: Figures) -> bytes:
@@ -98,6 +115,7 @@ class _Once(Collector):
         yield from _versions(figures)
         yield from _proofs(figures)
         yield from _rings(figures)
+        yield from _members(figures)
         yield from _health(figures)
         yield from _control(figures)
 
@@ -262,6 +280,18 @@ def _rings(figures: Figures) -> Iterator[Metric]:
             info.add_metric([service.name, ring.name, ring.version, source], 1)
             killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
     yield from (target, info, killed)
+
+
+def _members(figures: Figures) -> Iterator[Metric]:
+    members = _gauge("members", "Users who are in the ring by Redis' sets of members.", ("service", "ring"))
+    age = _gauge("members_age_seconds", "Since members were last known to be as Redis has them.", ("service",))
+    took = _gauge("members_sync_seconds", "What the last change took, from its news to the tables.", ("service",))
+    for service, one in figures.members.items():
+        for ring, count in one.counts.items():
+            members.add_metric([service, ring], count)
+        age.add_metric([service], one.age_seconds)
+        took.add_metric([service], one.round_seconds)
+    yield from (members, age, took)
 
 
 def _health(figures: Figures) -> Iterator[Metric]:
