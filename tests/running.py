@@ -55,9 +55,14 @@ class Router:
     port: int
     admin: int
     log: Path
+    token: str = ""
+    """Of the admin side, where it wants one."""
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as response:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        with urllib.request.urlopen(request, timeout=5) as response:
             data: bytes = response.read()
         return data
 

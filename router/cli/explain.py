@@ -13,14 +13,17 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from router.cli.asking import Words, request_of, to_bytes, weigh
+from router.cli.asking import Words, request_of, to_bytes
 from router.cli.compiled import compiled
 from router.cli.options import admin_option, live_option, optional_config_option, output_option, pick_name
-from router.cli.tracing import as_json, render
+from router.cli.tracing import render
 from router.core.explain import explain as explain_request
 from router.core.identity import put_key
 from router.core.rules import Request
 from router.core.snapshot import Service, Snapshot
+from router.core.trace import as_plain
+from router.proxy.weighing import weigh
+from router.trust.tokens import MissingLibraryError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _REQUEST: Final = (
@@ -76,11 +79,14 @@ def explain(
     spec = about.snapshot.spec
     # --user may stand for what only a trusted peer says; that does not make the peer trusted in anything else.
     believed, request.is_trusted = request.is_trusted, asked.is_trusted
-    proofs = weigh(request, chosen, spec.trust, mode=spec.listener.mode, is_outbound=asked.is_outbound)
+    try:
+        proofs = weigh(request, chosen, spec.trust, mode=spec.listener.mode, is_outbound=asked.is_outbound)
+    except MissingLibraryError as error:
+        raise click.ClickException(str(error)) from None
     request.is_trusted = believed
     trace = explain_request(chosen, request, about.tables)
     if output == "json":
-        click.echo(json.dumps(as_json(trace, proofs, about.notes), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(as_plain(trace, proofs, about.notes), indent=2, ensure_ascii=False))
         return
     click.echo(render(trace, proofs))
     for note in dict.fromkeys(about.notes):

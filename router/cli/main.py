@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "backends": "backends:backends",
     "tap": "tap:tap",
     "redis": "redis:redis",
+    "token": "token:token",
     "healthcheck": "healthcheck:healthcheck",
     "version": "version:version",
 }

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # pydantic takes 0.2 s to import; a command that needs no con
 
 CONFIG_VARIABLE: Final = "RING_ROUTER_CONFIG"
 ADMIN_VARIABLE: Final = "RING_ROUTER_ADMIN"
+TOKEN_VARIABLE: Final = "RING_ROUTER_TOKEN"  # noqa: S105 - a name
+"""Its value, not its digest: what `ring-router token` printed first."""
 DEFAULT_CONFIG: Final = Path("config/router.yaml")
 DEFAULT_ADMIN: Final = "http://127.0.0.1:9900"
 ADMIN_TIMEOUT_SECONDS: Final = 2.0
@@ -171,8 +174,12 @@ def admin_response(admin_url: str, target: str, timeout: float = ADMIN_TIMEOUT_S
     # Never through a proxy from the environment: the admin side is on loopback or in the same network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        response: HTTPResponse = opener.open(url, timeout=timeout)
-    except urllib.error.HTTPError:
+        response: HTTPResponse = opener.open(_asking(url), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise AdminUnreachable(
+                f"{url} wants a token: put one of `admin.tokens` into {TOKEN_VARIABLE} (`ring-router token` makes one)"
+            ) from None
         raise
     except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(url, error) from None
@@ -202,6 +209,12 @@ def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise AdminUnreachable(f"{admin_url} did not answer with a JSON object: is that the router's admin address?")
     return state
+
+
+def _asking(url: str) -> urllib.request.Request:
+    """A request with the token of the environment, if there is one."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    return urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
 
 
 def snapshot_in(state: Mapping[str, Any], admin_url: str) -> SnapshotSpec:

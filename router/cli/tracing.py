@@ -1,11 +1,10 @@
-"""The trace of a decision in words, and as JSON. It decides nothing."""
+"""The trace of a decision in words. It decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from router.cli.asking import Proof
 from router.core.explain import (
     DeniedStep,
     Finding,
@@ -18,6 +17,7 @@ from router.core.explain import (
 )
 from router.core.hashing import BUCKETS
 from router.core.snapshot import Reason
+from router.core.trace import Proof
 
 _WHY: Final = {
     Reason.OVERRIDE: "an override names it",
@@ -159,61 +159,6 @@ def _hash_lines(trace: Trace, step: HashStep) -> list[str]:
             f"(now {_percent(step.inner_border)}, {_percent(step.widen_to_move_inward)} more)"
         )
     return lines
-
-
-def as_json(trace: Trace, proofs: Sequence[Proof] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
-    """The same for programs."""
-    step, login = trace.hash, trace.login
-    return {
-        "service": trace.service,
-        "identity": [
-            {"kind": s.kind, "name": s.name, "value": _text_or_none(s.value), "chosen": s.chosen, "refused": s.refused}
-            for s in trace.identity
-        ],
-        "key": _text_or_none(trace.key),
-        "mints": trace.mints,
-        "proofs": [{"kind": proof.kind, "verdict": proof.word, "said": proof.said} for proof in proofs],
-        "forced": [
-            {"reason": str(s.reason), "ring": s.ring, "lands_in": s.lands_in, "decided": s.decided}
-            for s in trace.forced
-        ],
-        "deny": [{"ring": s.ring, "killed": s.killed, **_finding_json(s.finding)} for s in trace.deny_lists],
-        "denied": list(trace.denied),
-        "member_of": trace.member_of,
-        "tables": list(trace.tables),
-        "rules": [
-            {"ring": s.ring, "killed": s.killed, "decided": s.decided, **_finding_json(s.finding)} for s in trace.rules
-        ],
-        "login": None if login is None else {"mode": login.mode, "hashed": _text(login.hashed)},
-        "hash": None
-        if step is None
-        else {
-            "bucket": step.bucket,
-            "ring": step.ring,
-            "lands_in": step.lands_in,
-            "interval": [step.inner_border, step.outer_border],
-            "leaves_below_percent": None if step.is_default else (step.bucket + 1) / 100,
-            "distance_outward_percent": None if step.is_default else step.may_narrow / 100,
-            "distance_inward_percent": None if step.widen_to_move_inward is None else step.widen_to_move_inward / 100,
-        },
-        "killed": list(trace.killed),
-        "decision": {
-            "ring": trace.decision.ring,
-            "version": trace.decision.version,
-            "reason": str(trace.decision.reason),
-        },
-        "notes": list(dict.fromkeys(notes)),
-    }
-
-
-def _finding_json(finding: Finding) -> dict[str, Any]:
-    made: dict[str, Any] = {"text": finding.text, "holds": finding.holds, "found": _text_or_none(finding.found)}
-    if finding.share < BUCKETS:
-        bucket = None if finding.bucket is None else finding.bucket / 100
-        made |= {"percent": finding.share / 100, "at_percent": bucket}
-    if finding.children:
-        made["parts"] = [_finding_json(child) for child in finding.children]
-    return made
 
 
 def _percent(basis_points: int) -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from router.control.people import Estimate
     from router.control.rules import ServiceRules
     from router.control.weights import Change, Client
-    from router.core.live import Live
     from router.core.moves import Move
 
 _Result = TypeVar("_Result")
@@ -139,7 +138,7 @@ def set_(words: tuple[str, ...], expect_rev: str | None, reason: str, is_dry_run
 @output_option
 def history(service: str | None, count: int, config_path: Path, output: str) -> None:
     """Show who changed what, newest first."""
-    from router.control.weights import history as read_history
+    from router.control.audit import history as read_history
 
     target = target_of(config_path, service)
     entries = ask_redis(target.url, lambda client: read_history(client, target.rules.name, count))
@@ -178,6 +177,7 @@ def reset(service: str | None, reason: str, is_dry_run: bool, config_path: Path)
 
 def _change(target: Target, make: Callable[[Client], Awaitable[Change]]) -> None:
     """Make a change, or only judge it, and say what came of it."""
+    from router.config.compile import moves_between
     from router.control.weights import read_current
 
     async def change(client: Client) -> tuple[Change, list[Move], Estimate | None]:
@@ -185,20 +185,11 @@ def _change(target: Target, make: Callable[[Client], Awaitable[Change]]) -> None
         made = await make(client)
         if not made.is_dry_run:
             return made, [], None
-        moves = _moves(target, before, made.live)
+        moves = moves_between(target.rules.name, target.service, before, made.live)
         return made, moves, await moving.ask(client, target.rules.name, moves) if moves else None
 
     made, moves, people = ask_redis(target.url, change)
     _tell(target, made, moves, people)
-
-
-def _moves(target: Target, before: Live, after: Live) -> list[Move]:
-    from router.config.compile import service_spec
-    from router.core.moves import moves
-    from router.core.snapshot import compile_service
-
-    old, new = (compile_service(service_spec(target.rules.name, target.service, live)) for live in (before, after))
-    return moves(old, new)
 
 
 def _tell(target: Target, change: Change, moves: Sequence[Move], people: Estimate | None) -> None:

@@ -17,6 +17,8 @@ from router.config.settings import Ring, Service, Settings
 from router.config.trust import NO_KEY_SETS, KeySets, trust_spec
 from router.core.hashing import BUCKETS
 from router.core.live import Live
+from router.core.moves import Move, moves
+from router.core.snapshot import compile_service
 from router.core.spec import (
     CertificateSpec,
     ErrorPageSpec,
@@ -229,3 +231,12 @@ def _ring(
         floor=ring.floor,
         ceiling=ring.ceiling,
     )
+
+
+def moves_between(name: str, service: Service, before: Live, after: Live) -> list[Move]:
+    """Whom the hash gives another ring when these live values take the place of those, most first.
+
+    Raises ``LiveConflict`` where either does not fit the config.
+    """
+    old, new = (compile_service(service_spec(name, service, live)) for live in (before, after))
+    return moves(old, new)

@@ -85,6 +85,8 @@ class Document:
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
     """Numbers, booleans and nulls as they were written: ``1.10`` is not ``1.1`` when it is the name of a version."""
+    variables: dict[Path, str] = field(default_factory=dict)
+    """Values that the environment has a part in, and the variable's name; of several the last one."""
     broken: set[Path] = field(default_factory=set)
     """Values that have a problem already; a second complaint about one would only confuse."""
     problems: list[Problem] = field(default_factory=list)
@@ -310,6 +312,7 @@ class _Builder:
                 return found[0]
             value = self._env.get(name)
             if value or (value is not None and default is None):  # `:-` covers empty as well, as in a shell
+                self._document.variables[path] = name
                 return value
             if default is None:
                 why = f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}"

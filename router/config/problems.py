@@ -35,9 +35,7 @@ class Problem:
         head = f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
         if not self.source_line.strip():
             return head
-        # A password of n characters becomes n stars, so that the caret still stands where it should.
-        shown = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", self.source_line)
-        shown = _SECRET.sub(lambda found: found[1] + "*" * len(found[2]), shown)
+        shown = hidden_line(self.source_line)
         start = max(0, self.column - 1 - _SHOWN_COLUMNS // 2) if len(shown) > _SHOWN_COLUMNS else 0
         before = shown[start : self.column - 1]
         padding = "".join("\t" if character == "\t" else " " for character in before)
@@ -63,6 +61,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the closest known word, "" if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
+
+
+def hidden_line(line: str) -> str:
+    """A line of the file without its secrets, as long as before, so that a caret still stands where it should."""
+    shown = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", line)
+    return _SECRET.sub(lambda found: found[1] + "*" * len(found[2]), shown)
 
 
 def redacted_url(url: str) -> str:

@@ -18,6 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from router.config.admin import AdminSettings
 from router.config.audiences import Entry
 from router.config.backends import (
     Balance,
@@ -34,14 +35,13 @@ from router.config.edge import ClientTls, Limits, Listener, Listeners, ListenerT
 from router.config.files import Files
 from router.config.guards import KEEP, Guard, OnRingChange
 from router.config.identity import Identity
-from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
+from router.config.model import Bytes, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
 from router.config.trust import Issuer, Mode, SigningKey
-from router.config.values import Address, check_host, check_path, check_proxy, check_redis_url
+from router.config.values import check_host, check_path, check_proxy, check_redis_url
 from router.core.spec import Login, Override, ServiceSpec, TimeoutsSpec
 
-_ADMIN: Final = Address("127.0.0.1", 9900)
 _TIMEOUTS: Final = TimeoutsSpec()
 _SERVICE: Final = ServiceSpec("", (), ())
 MAX_WORKERS: Final = 256
@@ -63,16 +63,6 @@ Workers = Annotated[
     PlainValidator(_workers),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}),
 ]
-
-
-class AdminSettings(Model):
-    """The admin side: health, metrics, API, dashboard."""
-
-    listen: Listen = Field(
-        default=_ADMIN,
-        json_schema_extra={"default": str(_ADMIN)},
-        description="Where the admin side listens; loopback by default.",
-    )
 
 
 class AccessLogSettings(Model):

@@ -22,6 +22,7 @@ from router.control.keys import HASHES, RawService, key_of
 from router.control.last_good import Keeper, load
 from router.control.link import TROUBLE, BadURL, error_kind, error_text, make_client, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
+from router.control.revision import rev_of
 from router.control.rules import ServiceRules, say_changes, say_weights
 from router.control.service import Service, Source, say_unknown
 from router.control.status import StatusWriter
@@ -99,6 +100,11 @@ class Store:
     def refusals(self) -> dict[str, tuple[Refusal, ...]]:
         """Service → what of Redis is not applied at this moment."""
         return {name: service.refusals for name, service in self._services.items()}
+
+    def rev(self, service: str) -> str:
+        """What Redis held when it was read last, in one word (``revision``); empty where it was not read yet."""
+        known = self._services.get(service)
+        return "" if known is None or known.raw is None else rev_of(known.raw)
 
     def source(self, service: str) -> Source:
         """Where a service's live values come from."""

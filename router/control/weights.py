@@ -16,11 +16,13 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError, WatchError
 
-from router.control.audit import UNSET, note
+from router.control.audit import UNSET, history, note
+from router.control.authors import Author
 from router.control.in_force import in_force
 from router.control.keys import REVISION_FIELD, RawFault, RawHash, RawService, key_of
 from router.control.link import TROUBLE, error_text, make_client, safe_url
 from router.control.parse import Parsed, basis_points_of, parse
+from router.control.revision import rev_of
 from router.control.rules import ServiceRules, percent, say_changes
 from router.core.live import Live
 
@@ -28,37 +30,22 @@ ATTEMPTS: Final = 5
 """Somebody else's change in the middle of ours: read again, judge again."""
 Client = Redis
 """For those who may not import redis themselves."""
-_INVERTIBLE: Final = ("set", "undo", "reset")
 
 
 class Refused(Exception):
     """Nothing was written; the message says why and what to do."""
 
 
+class Stale(Refused):
+    """What the change was based on is not so any more. ``rev`` is what it would have to name now."""
+
+    def __init__(self, service: str, expected: str, rev: str) -> None:
+        super().__init__(f"{service} has rev {rev} now, not {expected}: somebody changed it since. Look again.")
+        self.rev = rev
+
+
 class Unreachable(Exception):
     """Redis did not answer; the message says which and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One change, as the audit stream has it. ``before`` and ``after`` go with ``fields``, one each."""
-
-    id: str
-    at: float
-    actor: str
-    host: str
-    action: str
-    fields: tuple[str, ...]
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    reason: str
-    revision: str
-
-    def __str__(self) -> str:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.at))
-        steps = ", ".join(f"{f} {b} → {a}" for f, b, a in zip(self.fields, self.before, self.after, strict=False))
-        reason = f"  ({self.reason})" if self.reason else ""
-        return f"{when}  rev {self.revision or UNSET}  {self.actor}  {self.action}  {steps}{reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +58,16 @@ class Current:
     @property
     def fields(self) -> Mapping[bytes, bytes]:
         return {} if isinstance(self.raw.weights, RawFault) else self.raw.weights
+
+    @property
+    def rev(self) -> str:
+        """What the hashes hold, in one word."""
+        return rev_of(self.raw)
+
+    def expect(self, service: str, rev: str | None) -> None:
+        """Raises ``Stale`` where this is not what somebody has seen; None: whatever it is."""
+        if rev is not None and rev != self.rev:
+            raise Stale(service, rev, self.rev)
 
     @property
     def revision(self) -> str:
@@ -92,6 +89,9 @@ class Change:
     command: str
     """What would have done the same by hand."""
     is_dry_run: bool
+    before: Live | None = None
+    rev: str = ""
+    """Of the hashes after the change, or without it where it is a dry run."""
 
 
 @asynccontextmanager
@@ -127,28 +127,52 @@ async def set_weights(
     reason: str = "",
     expect_revision: str | None = None,
     is_dry_run: bool = False,
+    by: Author | None = None,
+    expected_rev: str | None = None,
 ) -> Change:
-    """Write ring → percent (``-`` takes the ring out of the hash). Raises ``Refused`` before anything is written."""
+    """Write ring → percent (``-`` takes the ring out of the hash). Raises ``Refused`` before anything is written.
+
+    ``expected_rev``: what ``Current.rev`` has to be, else ``Stale``. ``by`` None: whoever sits at the prompt.
+    """
     for _ in range(ATTEMPTS):
         try:
-            return await _try_set(client, rules, weights, action, reason, expect_revision, is_dry_run)
+            return await _try_set(client, rules, weights, action, reason, expect_revision, is_dry_run, by, expected_rev)
         except WatchError:
             continue
     raise Refused(f"somebody else keeps changing {key_of(rules.name, 'weights')}: try again")
 
 
-async def reset_weights(client: Redis, rules: ServiceRules, *, reason: str = "", is_dry_run: bool = False) -> Change:
+async def reset_weights(
+    client: Redis,
+    rules: ServiceRules,
+    *,
+    reason: str = "",
+    is_dry_run: bool = False,
+    by: Author | None = None,
+    expected_rev: str | None = None,
+) -> Change:
     """Write the config file's weights explicitly, and clear out whatever else is in the hash."""
     weights = {ring: percent(rules.weights.get(ring, 0)) for ring in rules.rings[:-1]}
-    return await set_weights(client, rules, weights, action="reset", reason=reason, is_dry_run=is_dry_run)
+    return await set_weights(
+        client, rules, weights, action="reset", reason=reason, is_dry_run=is_dry_run, by=by, expected_rev=expected_rev
+    )
 
 
-async def undo(client: Redis, rules: ServiceRules, *, reason: str = "", is_dry_run: bool = False) -> Change:
+async def undo(
+    client: Redis,
+    rules: ServiceRules,
+    *,
+    reason: str = "",
+    is_dry_run: bool = False,
+    by: Author | None = None,
+    expected_rev: str | None = None,
+) -> Change:
     """Restore the values before the last audited change; a second undo takes the first one back."""
-    last = next((e for e in await history(client, rules.name, 1000) if e.action in _INVERTIBLE), None)
+    last = next((e for e in await history(client, rules.name, 1000) if e.can_be_undone), None)
     if last is None:
         raise Refused(f"nothing to undo: {key_of(rules.name, 'audit')} has no change of weights")
     current = await read_current(client, rules)
+    current.expect(rules.name, expected_rev)
     for ring, value in zip(last.fields, last.after, strict=False):
         if not _is_same(current.value(ring), value):
             raise Refused(
@@ -157,14 +181,9 @@ async def undo(client: Redis, rules: ServiceRules, *, reason: str = "", is_dry_r
             )
     before = dict(zip(last.fields, last.before, strict=False))
     return await set_weights(
-        client, rules, before, action="undo", reason=reason, expect_revision=current.revision, is_dry_run=is_dry_run
-    )
-
-
-async def history(client: Redis, service: str, count: int) -> list[AuditEntry]:
-    """The audit trail, newest first."""
-    entries: Any = await client.xrevrange(key_of(service, "audit"), count=count)
-    return [_entry(_text(id_), {_text(k): _text(v) for k, v in fields.items()}) for id_, fields in entries]
+        client, rules, before, action="undo", reason=reason, expect_revision=current.revision, is_dry_run=is_dry_run,
+        by=by, expected_rev=expected_rev,
+    )  # fmt: skip
 
 
 async def _try_set(
@@ -175,11 +194,14 @@ async def _try_set(
     reason: str,
     expect_revision: str | None,
     is_dry_run: bool,
+    by: Author | None,
+    expected_rev: str | None,
 ) -> Change:
     key = key_of(rules.name, "weights")
     async with client.pipeline(transaction=True) as pipe:
-        await pipe.watch(key, key_of(rules.name, "control"))
+        await pipe.watch(key, key_of(rules.name, "versions"), key_of(rules.name, "control"))
         current = await read_current(client, rules)
+        current.expect(rules.name, expected_rev)
         if expect_revision is not None and current.revision != expect_revision:
             raise Refused(f"{key} has rev {current.revision or UNSET} now, not {expect_revision or UNSET}: look again")
         is_clean_slate = action == "reset"
@@ -200,7 +222,8 @@ async def _try_set(
         if wrong:
             raise Refused(" ".join(wrong))
         told = tuple(say_changes(rules, before, replace(before, weights=after.live.weights)))
-        change = Change(told, after.live, revision, _by_hand(key, weights, revision), is_dry_run)
+        rev = current.rev if is_dry_run else rev_of(replace(current.raw, weights=fields))
+        change = Change(told, after.live, revision, _by_hand(key, weights, revision), is_dry_run, before, rev)
         if is_dry_run:
             return change
         pipe.multi()  # type: ignore[no-untyped-call]
@@ -211,21 +234,9 @@ async def _try_set(
             pipe.hdel(key, *gone)
         pipe.hset(key, mapping=cast("Any", fields))
         changes = {ring: (current.value(ring), value) for ring, value in weights.items()}
-        note(pipe, rules.name, action, changes, reason, revision)
+        note(pipe, rules.name, action, changes, reason, revision, by=by)
         await pipe.execute()
         return change
-
-
-def _entry(id_: str, fields: Mapping[str, str]) -> AuditEntry:
-    try:
-        at = float(fields.get("at", ""))
-    except ValueError:
-        at = int(id_.partition("-")[0]) / 1000
-    return AuditEntry(
-        id=id_, at=at, actor=fields.get("actor", "?"), host=fields.get("host", ""), action=fields.get("action", "?"),
-        fields=tuple(fields.get("field", "").split()), before=tuple(fields.get("from", "").split()),
-        after=tuple(fields.get("to", "").split()), reason=fields.get("reason", ""), revision=fields.get("rev", ""),
-    )  # fmt: skip
 
 
 def _by_hand(key: str, weights: Mapping[str, str], revision: str) -> str:
@@ -245,7 +256,3 @@ async def _hash(client: Redis, key: str) -> RawHash:
         if str(error).startswith("WRONGTYPE"):
             return RawFault("wrong_type", str(error))
         raise
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

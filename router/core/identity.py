@@ -6,7 +6,7 @@ so that one address has one key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, assert_never
 
 from router.core.addresses import prefix_text
@@ -88,6 +88,29 @@ def _first(values: tuple[bytes, ...] | None) -> bytes | None:
         if value:
             return value
     return None
+
+
+def described(host: bytes, target: bytes, fields: Iterable[tuple[bytes, bytes]], method: bytes = b"GET") -> Request:
+    """The request that this would be on the wire: repeated fields joined, cookies apart, host without its port.
+
+    ``host`` wins over a field of that name. For questions, not for traffic.
+    """
+    headers: dict[bytes, bytes] = {}
+    crumbs = []
+    for name, value in fields:
+        field, text = name.strip().lower(), value.strip()
+        if field == b"cookie":
+            crumbs.append(text)
+        else:
+            headers[field] = headers[field] + b", " + text if field in headers else text
+    where = (host or headers.get(b"host", b"")).lower()
+    bare, colon, port = where.rpartition(b":")
+    if colon and port.isdigit():
+        where = bare
+    path, _, query = target.partition(b"?")
+    request = Request(where.strip(b"[]"), path or b"/", headers, b"; ".join(crumbs), method)
+    request.query = query
+    return request
 
 
 def put_key(spec: IdentitySpec, request: Request, key: bytes) -> None:

@@ -9,58 +9,56 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import uvloop
 from aiohttp import web
 
-from router import __version__
-from router.admin.app import create_app
+from router.admin.app import ADMIN, create_app
+from router.admin.shapes import News, NewsKind
 from router.config.compile import LiveConflict, ring_names
-from router.config.files import list_files, look_at
-from router.config.load import ConfigError, load_settings
+from router.config.files import list_files
+from router.config.load import load_settings
 from router.config.settings import Settings
 from router.control.backends import Backends
-from router.control.board import Board, Found, shown
+from router.control.board import Board, Found
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.members import Members
 from router.control.people import People
-from router.control.rules import service_rules
+from router.control.rules import say_changes, service_rules
 from router.control.store import Store
-from router.control.taps import Listener, Taps
+from router.control.taps import Taps
 from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
-from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
-from router.process.backends import backends_state, live_state, rings_state
-from router.process.figures import issuer_figures, store_figures, workers_state
+from router.process.config_file import ConfigFile
 from router.process.lifetime import end_with_parent, unblock_signals
-from router.process.tapping import listen
+from router.process.rings import PlainFigures
+from router.process.view import ControlView
 from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
-from router.telemetry.exposition import ConfigFigures, Figures, render
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
+LONGEST_LINE: Final = 64 * 1024
+"""Of an admin request: /explain has a whole request in its query."""
 ADMIN_POLL_SECONDS: Final = 0.02
 ADMIN_PATIENCE_SECONDS: Final = 1.0
 """For a connection that was accepted to ask, and be answered, before what is idle is closed."""
 
 
 class Control:
-    """One running control process; also the admin side's view of it."""
+    """One running control process."""
 
     def __init__(
         self,
@@ -79,18 +77,12 @@ class Control:
         self._is_stopping = False
         self._yields = asyncio.Event()
         self._site: web.BaseSite | None = None
-        self.settings = settings
-        self._path = path
-        self._listen = listen
-        self._started_at = time.time()
-        self._at_start = settings
-        self._refused: dict[str, str] = {}
-        """Config and files as they were when they were refused."""
-        self._config_error = ""
-        self._needs_restart: tuple[str, ...] = ()
-        self._reloads: Counter[str] = Counter()
-        self._loaded_at = time.time()
-        self._revision = 1
+        self.config = ConfigFile(path, settings, listen, self._accept_config)
+        self.redis = settings.redis
+        self.listen = listen
+        self.started_at = time.time()
+        self.rules = service_rules(settings)
+        """What live values are judged by, per service."""
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
@@ -98,17 +90,21 @@ class Control:
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
-        self.backends = Backends(self._again, client_context, log=self._log)
-        self._warnings: dict[str, tuple[str, ...]] = {}
-        self._troubles: dict[VersionKey, Trouble] = {}
+        self.backends = Backends(self._found_changed, client_context, log=self._log)
+        self.warnings: dict[str, tuple[str, ...]] = {}
+        self.troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
-        self.issuers = Issuers(self._again, state_dir, log=self._log)
-        self.members = Members(settings.redis, state_dir, runtime, self._again, self._log)
+        self.issuers = Issuers(self._found_changed, state_dir, log=self._log)
+        self.members = Members(settings.redis, state_dir, runtime, self._found_changed, self._log)
         self.store = Store(
-            settings.redis, service_rules(settings), state_dir, self.instance, self._refresh, self._log, self.members
+            settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members
         )
         self.people = People(settings.redis, lambda: self.store.state in ("live", "poll"), self._log)
         self.hub.on_seen = self.people.saw
+        self._live: dict[str, Live] = {}
+        self._said_store = self.store.state
+        self.look = ControlView(self, PlainFigures(self))
+        self.admin = create_app(self.look)
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -116,7 +112,7 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        runner = web.AppRunner(create_app(self), access_log=None, handle_signals=False)
+        runner = web.AppRunner(self.admin, access_log=None, handle_signals=False, max_line_size=LONGEST_LINE)
         await runner.setup()
         loop.add_signal_handler(signal.SIGUSR1, self._stopping)
         loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
@@ -124,13 +120,15 @@ class Control:
         opening = spawn(self._open_admin(runner), name="admin side")
         if not self._waits:
             await opening
+        settings = self.config.settings
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
         await asyncio.gather(
             self.store.start(),
-            self.backends.start(self.settings, self.board.spec),
-            self.issuers.start(self.settings),
-            self.members.start(ring_names(self.settings), list_files(self.settings)),
+            self.backends.start(settings, self.board.spec),
+            self.issuers.start(settings),
+            self.members.start(ring_names(settings), list_files(settings)),
         )
+        self._live, self._said_store = self.store.live, self.store.state
         self._refresh(self.store.live)
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
@@ -154,7 +152,7 @@ class Control:
     async def _open_admin(self, runner: web.AppRunner) -> None:
         while self._waits and not self.readiness()[0]:  # noqa: ASYNC110 - readiness is a look, it tells nobody
             await asyncio.sleep(ADMIN_POLL_SECONDS)
-        host, port = self.settings.admin.listen.host, self.settings.admin.listen.port
+        host, port = self.config.settings.admin.listen.host, self.config.settings.admin.listen.port
         try:
             site: web.BaseSite
             if self._admin is not None:
@@ -163,8 +161,20 @@ class Control:
                 site = web.TCPSite(runner, host, port, reuse_address=True)
             await site.start()
             self._site = site
+            self._say_dashboard()
         except OSError as error:
             self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
+
+    def _say_dashboard(self) -> None:
+        """Where no token is configured, the log is what tells the operator from a stranger."""
+        admin, link = self.look.settings(), self.admin[ADMIN].make_link()
+        if link is not None:
+            self._log.info(f"dashboard, for 10 minutes and one use: http://{admin.listen}{link}")
+        elif not admin.tokens:
+            self._log.warning(
+                f"nobody can use the API on {admin.listen}: it is not loopback, and `admin.tokens` is empty; "
+                f"`ring-router token` makes one"
+            )
 
     def _stopping(self) -> None:
         """SIGUSR1: the router is about to stop, and says so before it does."""
@@ -178,12 +188,24 @@ class Control:
         await asyncio.sleep(ADMIN_PATIENCE_SECONDS)
         if runner.server is not None:
             runner.server.pre_shutdown()  # kept connections would go on hearing of this one
+        await self.admin[ADMIN].feed.stop()
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
-    def _again(self) -> None:
-        """Endpoints, members or keys of issuers have changed."""
+    def _live_changed(self, live: Mapping[str, Live]) -> None:
+        before, self._live = self._live, dict(live)
+        self._refresh(live)
+        for name, rules in self.rules.items():
+            now = live.get(name, Live())
+            if said := say_changes(rules, before.get(name, Live()), now):
+                self._tell("routing", name, said)
+
+    def _found_changed(self) -> None:
+        """Endpoints, members or keys of issuers are others."""
+        generation = self.board.spec.generation if self.board.spec is not None else 0
         self._refresh(self.store.live)
+        if self.board.spec is not None and self.board.spec.generation != generation:
+            self._tell("routing", None, ["endpoints, members or the keys of issuers are others"])
 
     def _refresh(self, live: Mapping[str, Live]) -> None:
         before = self.board.spec
@@ -191,17 +213,17 @@ class Control:
             self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.issuers.found
         )
         try:
-            self.board.refresh(self.settings, live, self._listen, found)
+            self.board.refresh(self.config.settings, live, self.listen, found)
         except LiveConflict as conflict:
-            self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
-            self._log.error(f"{self._config_error}; the routing stays as it was")
+            self.config.conflict(f"the config and what is live in Redis do not fit together: {conflict}")
+            self._log.error(f"{self.config.error}; the routing stays as it was")
             return
         spec = self.board.spec
         if spec is None:
             return
         self.people.installed(spec)
         self._say_warnings(before, spec)
-        self.store.note_applied(spec, self._warnings)
+        self.store.note_applied(spec, self.warnings)
 
     def _say_warnings(self, before: SnapshotSpec | None, after: SnapshotSpec) -> None:
         """Each once: when a ring's version has nobody left, and when such a ring is widened all the same."""
@@ -210,10 +232,11 @@ class Control:
         for service in after.services:
             was = known.get(service.name)
             wider = () if was is None else widened(was, service)
-            news = [one for one in warnings[service.name] if one not in self._warnings.get(service.name, ())]
+            news = [one for one in warnings[service.name] if one not in self.warnings.get(service.name, ())]
             for sentence in (*wider, *news):
                 self._log.warning(sentence, service=service.name)
-        self._warnings = {name: said for name, said in warnings.items() if said}
+                self._tell("warning", service.name, [sentence])
+        self.warnings = {name: said for name, said in warnings.items() if said}
 
     async def _watch_config(self) -> None:
         while True:
@@ -225,66 +248,45 @@ class Control:
                 self.members.sweep(self.board.spec)
 
     def _say_troubles(self) -> None:
-        before, self._troubles = self._troubles, troubles(self.hub.versions())
-        for sentence in news(before, self._troubles, self.hub.expected):
+        before, self.troubles = self.troubles, troubles(self.hub.versions())
+        for sentence in news(before, self.troubles, self.hub.expected):
             self._log.warning(sentence)
+            self._tell("warning", None, [sentence])
+        if self.store.state != self._said_store:
+            self._said_store = self.store.state
+            self._tell("store", None, [f"Redis is {self.store.state}"])
 
-    def _said_of(self, service: str) -> list[str]:
-        found = (warning(key[1], one) for key, one in self._troubles.items() if key[0] == service)
-        return [*self._warnings.get(service, ()), *found]
+    def said_of(self, service: str) -> list[str]:
+        """What operators should know of a service, as sentences."""
+        found = (warning(key[1], one) for key, one in self.troubles.items() if key[0] == service)
+        return [*self.warnings.get(service, ()), *found]
 
-    def reload(self) -> None:
-        """SIGHUP: look at the file now, and say so whatever comes of it."""
-        self._look_at_config(is_asked=True)
+    def reload(self) -> str:
+        """SIGHUP and the API: look at the file now, and say so whatever comes of it."""
+        return self._look_at_config(is_asked=True)
 
-    def _look_at_config(self, *, is_asked: bool) -> None:
-        in_force = self.settings.files.seen
-        if look_at(in_force) == in_force:
-            if is_asked:
-                self._reloads["unchanged"] += 1
-                self._log.info(f"config {self._path} is unchanged")
-            if self._config_error:
-                self._log.info(f"config {self._path} is again the one in force, #{self._revision}")
-            self._config_error, self._refused = "", {}
-            return
-        if self._refused and look_at(self._refused) == self._refused and not is_asked:
-            return
-        try:
-            settings = load_settings(self._path, os.environ)
-        except ConfigError as error:
-            self._refuse_config(str(error), look_at([str(self._path), *error.files]))
-            return
-        self._accept_config(settings)
-
-    def _refuse_config(self, why: str, seen: dict[str, str]) -> None:
-        if seen == self._refused:
-            return
-        self._refused, self._config_error = seen, why
-        self._reloads["failure"] += 1
-        self._log.error(f"config refused, #{self._revision} stays in force: {why}")
+    def _look_at_config(self, *, is_asked: bool) -> str:
+        before = self.config.error, self.config.revision
+        said = self.config.look(is_asked=is_asked)
+        if (self.config.error, self.config.revision) != before:
+            self._tell("config", None, [said])
+        return said
 
     def _accept_config(self, settings: Settings) -> None:
-        self.settings = settings
-        self._refused, self._config_error = {}, ""
-        self._reloads["success"] += 1
-        self._revision += 1
-        self._loaded_at = time.time()
-        fixed = ("admin", "workers", "state_dir", "redis", "instance")
-        self._needs_restart = tuple(key for key in fixed if getattr(self._at_start, key) != getattr(settings, key))
-        if {str(one.address) for one in settings.listen} != set(self._listen):
-            self._needs_restart = ("listen", *self._needs_restart)
-        self.store.update_rules(service_rules(settings))
+        self.rules = service_rules(settings)
+        self.store.update_rules(self.rules)
         self.issuers.update(settings)
         self.members.update(ring_names(settings), list_files(settings))
         self.backends.update(settings)
         self._refresh(self.store.live)
-        self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
-        if self._needs_restart:
-            self._log.warning(
-                f"changed, but only read at the start: {', '.join(self._needs_restart)}; restart to apply"
-            )
 
-    # -- View ----------------------------------------------------------------------------------------------------------
+    def _tell(self, kind: NewsKind, service: str | None, sentences: list[str]) -> None:
+        """Whoever looks at the dashboard hears of it now."""
+        spec = self.board.spec
+        generation = spec.generation if spec is not None else 0
+        self.admin[ADMIN].feed.say(News(time.time(), kind, service, sentences, generation))
+
+    # -- what is said of itself ----------------------------------------------------------------------------------------
 
     def readiness(self) -> tuple[bool, str]:
         if self._is_stopping:
@@ -297,76 +299,11 @@ class Control:
             return False, f"not ready: {having} of {hub.expected} workers have a snapshot"
         if self.store.state == "down":
             places = {"redis": "memory", "disk": "disk", "config": "the config file"}
-            sources = sorted({places[self.store.source(name)] for name in self.settings.services})
+            sources = sorted({places[self.store.source(name)] for name in self.config.settings.services})
             return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
         if self.issuers.missing:
             return True, f"ready, degraded: no keys of {', '.join(self.issuers.missing)}, whose tokens are not believed"
         return True, "ready"
-
-    def metrics(self) -> bytes:
-        return render(
-            Figures(
-                counters=self.hub.totals(),
-                spec=self.board.spec,
-                store=store_figures(self.store, self.settings.services),
-                config=ConfigFigures(
-                    self._reloads, not self._config_error, self._loaded_at, self.settings.files.expiries
-                ),
-                workers_connected=self.hub.connected,
-                workers_expected=self.hub.expected,
-                last_change_at=self.hub.published_at,
-                checks=self.backends.figures(),
-                issuers=issuer_figures(self.issuers),
-                flips=self.people.flips,
-                members={name: self.members.counts(name) for name in self.settings.services},
-                build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
-            )
-        )
-
-    def tap(self, service: str, ring: str, rate: int) -> Listener:
-        return listen(self.taps, self.board.spec, service, ring, rate)
-
-    def state(self) -> dict[str, Any]:
-        spec, store = self.board.spec, self.store
-        requests: Counter[tuple[str, str]] = Counter()
-        totals = self.hub.totals()
-        for (service, ring, _), counters in totals.rings.items():
-            requests[service, ring] += sum(counters.codes.values())
-        return {
-            "instance": self.instance,
-            "version": __version__,
-            "started_at": self._started_at,
-            "listen": self._listen,
-            "config_path": str(self._path.resolve()),
-            "config": {
-                "revision": self._revision,
-                "loaded_at": self._loaded_at,
-                "error": self._config_error,
-                "needs_restart": self._needs_restart,
-            },
-            "store": {
-                "state": store.state,
-                "staleness_seconds": store.staleness_seconds,
-                "last_error": store.last_error,
-            },
-            "generation": spec.generation if spec else 0,
-            "applied_everywhere": self.hub.applied_everywhere,
-            "published_at": self.hub.published_at,
-            "workers": workers_state(self.hub),
-            "services": {
-                service.name: {
-                    **live_state(service.name, store, self._said_of(service.name)),
-                    "members": self.members.counts(service.name),
-                    "versions": {version.name: {"up": is_version_up(version)} for version in service.versions},
-                    "rings": rings_state(service, requests),
-                    "backends": backends_state(service, totals.endpoints, self.backends.health),
-                }
-                for service in (spec.services if spec else ())
-            },
-            "names": self.backends.names_state(),
-            "issuers": self.issuers.state(),
-            "snapshot": None if spec is None else shown(spec),
-        }
 
 
 async def _main(options: argparse.Namespace) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from router.admin.app import Refused
+from router.admin.trouble import Trouble
 from router.control.taps import Listener, Taps, TooManyListeners, UnknownPlace, check_place
 from router.core.spec import SnapshotSpec
 
 
 def listen(taps: Taps, spec: SnapshotSpec | None, service: str, ring: str, rate: int) -> Listener:
-    """Somebody listens from now on. Raises ``Refused``, with the status that says so in HTTP."""
+    """Somebody listens from now on. Raises ``Trouble``: not_found, busy."""
     try:
         check_place(() if spec is None else spec.services, service, ring)
         return taps.open(service, ring, rate)
     except UnknownPlace as unknown:
-        raise Refused(str(unknown), 404) from None
+        raise Trouble("not_found", f"{unknown}.") from None
     except TooManyListeners as many:
-        raise Refused(str(many), 503) from None
+        raise Trouble("busy", f"{many}.", retry_after=5) from None

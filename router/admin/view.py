@@ -1,0 +1,90 @@
+"""What the admin side is given: things to look at and levers to pull. It has no other way to the rest of the router.
+
+Split by idea; whoever composes the control process fills all of them. Looks are cheap and never wait; what asks Redis
+is ``async``, and raises ``Trouble`` where there is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from router.admin.bodies import Asked, Change, Done, Reload
+from router.admin.shapes import AuditEntry, Backends, ConfigState, Trail
+from router.config.admin import AdminSettings
+from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series
+
+
+class Listener(Protocol):
+    """Somebody who listens to requests."""
+
+    def batches(self) -> AsyncIterator[tuple[Sequence[Any], int]]:
+        """Requests (as ``shapes.Tapped``), and how many were left out; both empty as a sign of life."""
+
+    def close(self) -> None:
+        """They listen no more."""
+
+
+class Health(Protocol):
+    """Whether it runs, and what Prometheus wants to know."""
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether traffic may come, and a sentence."""
+
+    def metrics(self) -> bytes:
+        """The Prometheus exposition."""
+
+
+class Figures(Protocol):
+    """What the rings experience. ``None`` stands for "nobody asked" wherever a figure may be missing."""
+
+    def picture(self, scope: Scope = "fleet") -> Picture:
+        """The picture of the rings, of all services."""
+
+    def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
+        """One metric over time, ``step`` 1 or 60 s. Raises KeyError where there is no such service, ring or version."""
+
+    def fleet(self) -> Fleet:
+        """All instances, as far as they are known."""
+
+
+class Looks(Protocol):
+    """This instance, from all sides."""
+
+    def settings(self) -> AdminSettings:
+        """The admin side's settings in force."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+
+    def service_state(self, service: str) -> dict[str, Any] | None:
+        """One service, as ``state`` has it under ``services``."""
+
+    def backends(self) -> Backends:
+        """Every endpoint, and how it is."""
+
+    def config(self) -> ConfigState:
+        """The config in force, redacted, and what is wrong with the file."""
+
+    def explain(self, asked: Asked) -> dict[str, Any]:
+        """Why a request gets its ring. Raises ``Trouble`` where no service answers for it."""
+
+    async def trail(self, services: list[str], count: int, before: str) -> Trail:
+        """Who changed what."""
+
+    async def newest(self) -> list[AuditEntry]:
+        """What was recorded since the last call, oldest first."""
+
+    def tap(self, service: str, ring: str, rate: int) -> Listener:
+        """Live requests, so many a second at the most; of all where service or ring are empty. Raises ``Trouble``."""
+
+
+class Levers(Protocol):
+    """What operators change. Judged by the rules that judge what is typed into Redis."""
+
+    async def change(self, wanted: Change | Reload, actor: str) -> Done:
+        """Do it, or say what it would do. Raises ``Trouble``: stale, refused, not_found, redis_away …"""
+
+
+class View(Health, Looks, Figures, Levers, Protocol):
+    """All of it."""
