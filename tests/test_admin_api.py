@@ -84,6 +84,33 @@ async def test_every_lever_moves_and_is_recorded(redis_server: Server, redis_cli
         ]  # fmt: skip
 
 
+async def test_members_come_and_go_over_the_api(redis_server: Server, redis_client: Redis, tmp_path: Path) -> None:
+    async def ring_of(user: str) -> str:
+        asked = await house.get(f"/explain?service=shop&user={user}")
+        return str(asked["decision"]["ring"])
+
+    async with administered(tmp_path, redis_server.url) as house:
+        await house.write("/kill", rings=["early"])
+        looked = await house.write("/members", ring="canary", add=["ada", "bob"], dry_run=True)
+        assert looked.data["changes"] == ["members of canary: +2"]
+        done = await house.write("/members", ring="canary", add=["ada", "bob"])
+        assert done.data["changes"] == ["members of canary: +2"]
+        assert done.data["command"] == "ring-router members add canary ada bob --service shop"
+        await until(lambda: house.router.state()["services"]["shop"]["members"] == {"canary": 2})
+        assert [await ring_of("ada"), await ring_of("bob")] == ["canary", "canary"]
+        assert (await house.write("/members", ring="canary", add=["ada"])).data["changes"] == []
+        done = await house.write("/members", ring="canary", remove=["bob"], add=["eve"])
+        assert done.data["changes"] == ["members of canary: +1", "members of canary: -1"]
+        entries = (await house.get("/audit"))["entries"]
+        assert (entries[0]["action"], entries[0]["actor"], entries[0]["source"]) == ("members remove", "ada", "api")
+
+        for body in ({"ring": "canari", "add": ["x"]}, {"ring": "canary", "add": [" x"]}):
+            refused = await house.write("/members", **body)
+            assert (refused.status, refused.data["code"]) == (400, "refused")
+        stale = await house.write("/members", ring="canary", add=["x"], expected_rev="1.00000000")
+        assert stale.data["code"] == "stale"
+
+
 async def test_a_kill_written_where_redis_was_flushed_lifts_nothing_else(
     redis_server: Server, redis_client: Redis, tmp_path: Path
 ) -> None:

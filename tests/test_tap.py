@@ -132,8 +132,8 @@ async def test_on_a_terminal_each_request_is_an_aligned_line(tmp_path: Path) -> 
 async def test_what_nobody_can_listen_to_is_refused_with_what_there_is(tmp_path: Path) -> None:
     async with running_router(tmp_path, workers=1) as router:
         for words, said in (
-            (("--service", "shopp"), "there is no service 'shopp'; there is: shop"),
-            (("--ring", "cannary"), "there is no ring 'cannary'; there is: canary, early, everyone"),
+            (("--service", "shopp"), "There is no service 'shopp'; there is: shop."),
+            (("--ring", "cannary"), "There is no ring 'cannary'; there is: canary, early, everyone."),
         ):
             async with tapping(router, *words) as process:
                 _, err = await process.communicate()

@@ -137,8 +137,6 @@ async def explain(request: web.Request) -> web.Response:
 async def tap(request: web.Request) -> web.StreamResponse:
     query = intake.query_of(request, frozenset({"service", "ring", "rate"}))
     service, ring = _service(query), _name(query, "ring")
-    if service is not None:
-        _demand_service(request, service)
     rate = intake.number_of(query, "rate", TAP_RATE, 1, MOST_TAP_RATE)
     listener = request.app[VIEW].tap(service or "", ring or "", rate)
     response = web.StreamResponse(headers=events.HEADERS)

@@ -187,6 +187,15 @@ def admin_response(admin_url: str, target: str, timeout: float = ADMIN_TIMEOUT_S
         yield response
 
 
+def reason_in(error: urllib.error.HTTPError) -> str:
+    """Why the admin side refuses: its own sentence (RFC 9457), or what the status says."""
+    try:
+        problem = json.loads(error.read(64 * 1024))
+        return str(problem["detail"])
+    except (OSError, HTTPException, ValueError, TypeError, KeyError):
+        return f"{error.code} {error.reason}"
+
+
 def _unreachable(url: str, error: Exception) -> AdminUnreachable:
     why = getattr(error, "reason", None) or str(error) or type(error).__name__
     return AdminUnreachable(

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import click
 
-from router.cli.options import AdminUnreachable, admin_option, admin_response, output_option
+from router.cli.options import AdminUnreachable, admin_option, admin_response, output_option, reason_in
 
 SILENCE_SECONDS: Final = 10.0
 """The router says something every second."""
@@ -36,7 +36,8 @@ WIDTHS: Final = (12, 3, 8, 0, 6, 2, 8, 12, 0)
 @output_option
 def tap(service: str, ring: str, rate: int, admin_url: str, output: str) -> None:
     """Show live requests, until Ctrl-C: sampled, when they are over, and each user as a hash."""
-    query = urllib.parse.urlencode({"service": service, "ring": ring, "rate": rate})
+    place = {"service": service, "ring": ring}
+    query = urllib.parse.urlencode({name: value for name, value in place.items() if value} | {"rate": rate})
     lines = Lines(is_json=output == "json", is_terminal=sys.stdout.isatty())
     try:
         with admin_response(admin_url, f"/api/v1/tap?{query}", SILENCE_SECONDS) as response:
@@ -49,8 +50,7 @@ def tap(service: str, ring: str, rate: int, admin_url: str, output: str) -> None
     except KeyboardInterrupt:
         pass
     except urllib.error.HTTPError as error:
-        why = error.read(1000).decode("utf-8", "replace").strip()
-        raise AdminUnreachable(f"the router at {admin_url} refuses: {why or error}") from None
+        raise AdminUnreachable(f"the router at {admin_url} refuses: {reason_in(error)}") from None
     except BrokenPipeError:  # who reads this has seen enough; nothing may be written at the exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, HTTPException) as error:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from router.control.audit import UNSET, note
+from router.control.authors import Author
 from router.control.keys import REVISION_FIELD, SHARDS, members_key, members_revision_key, shard_of
 from router.control.weights import Refused
 
@@ -44,11 +45,18 @@ def by_shard(keys: Iterable[bytes]) -> dict[str, set[bytes]]:
 
 
 async def add(
-    client: Redis, service: str, ring: str, keys: Iterable[bytes], reason: str, told: OnProgress = lambda count: None
+    client: Redis,
+    service: str,
+    ring: str,
+    keys: Iterable[bytes],
+    reason: str,
+    told: OnProgress = lambda count: None,
+    *,
+    by: Author | None = None,
 ) -> int:
     """Make users members; how many were not yet."""
     shards = by_shard(keys)
-    await _tell(client, service, "members add", ring, f"+{_total(shards)}", reason)
+    await _tell(client, service, "members add", ring, f"+{_total(shards)}", reason, by)
     changed = 0
     for shard, members in sorted(shards.items()):
         listed = sorted(members)
@@ -59,10 +67,12 @@ async def add(
     return changed
 
 
-async def remove(client: Redis, service: str, ring: str, keys: Iterable[bytes], reason: str) -> int:
+async def remove(
+    client: Redis, service: str, ring: str, keys: Iterable[bytes], reason: str, *, by: Author | None = None
+) -> int:
     """Users are members no more, wherever they are listed; how many were."""
     shards = by_shard(keys)
-    await _tell(client, service, "members remove", ring, f"-{_total(shards)}", reason)
+    await _tell(client, service, "members remove", ring, f"-{_total(shards)}", reason, by)
     gone = 0
     for shard, members in sorted(shards.items()):
         listed = sorted(members)
@@ -132,9 +142,11 @@ def _total(shards: dict[str, set[bytes]]) -> int:
     return sum(map(len, shards.values()))
 
 
-async def _tell(client: Redis, service: str, action: str, ring: str, what: str, reason: str) -> None:
+async def _tell(
+    client: Redis, service: str, action: str, ring: str, what: str, reason: str, by: Author | None = None
+) -> None:
     """The entry in the audit trail. It comes first: a long change that breaks off has changed something as well."""
-    await cast("Awaitable[Any]", note(client, service, action, {ring: (UNSET, what)}, reason))
+    await cast("Awaitable[Any]", note(client, service, action, {ring: (UNSET, what)}, reason, by=by))
 
 
 async def _write(client: Redis, service: str, ring: str, shard: str, verb: str, keys: Sequence[bytes]) -> int:

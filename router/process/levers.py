@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from router.admin.bodies import Done, Move
 from router.admin.trouble import Trouble
 from router.config.compile import LiveConflict, moves_between
 from router.config.values import parse_percent
-from router.control import levers
+from router.control import levers, member_lists
 from router.control.audit import UNSET
 from router.control.authors import Author
 from router.control.people import estimate
@@ -25,6 +26,7 @@ from router.control.weights import (
     Stale,
     Unreachable,
     open_redis,
+    read_current,
     reset_weights,
     set_weights,
     undo,
@@ -111,8 +113,10 @@ class Levers:
                 return lambda client, manner: levers.set_drained(client, rules, where, drained, **manner)
             case bodies.Undo():
                 return lambda client, manner: undo(client, rules, **manner)
+            case bodies.ChangeMembers():
+                return lambda client, manner: _change_members(client, rules, wanted, **manner)
             case _:
-                raise Trouble("not_available", "Members cannot be changed over the API here.")
+                raise AssertionError(wanted)
 
     def _address(self, service: str, word: str, *, is_known: bool) -> str:
         """An endpoint's; one that nobody has is a slip of the keyboard. Lifting a drain takes any."""
@@ -155,6 +159,34 @@ def _percent(ring: str, value: float) -> str:
         return percent(parse_percent(value))
     except ValueError as error:
         raise Trouble("malformed", f"{ring}: {error}.") from None
+
+
+async def _change_members(
+    client: Client,
+    rules: ServiceRules,
+    wanted: bodies.ChangeMembers,
+    *,
+    reason: str,
+    is_dry_run: bool,
+    by: Author,
+    expected_rev: str | None,
+) -> Change:
+    """Comings and goings commute: ``expected_rev`` is looked at once, and not watched."""
+    current = await read_current(client, rules)
+    current.expect(rules.name, expected_rev)
+    if wanted.ring not in rules.rings:
+        raise Refused(f"{rules.name} has no ring {wanted.ring}: {', '.join(rules.rings)}")
+    said, commands = [], []
+    for verb, users, change in (("add", wanted.add, member_lists.add), ("remove", wanted.remove, member_lists.remove)):
+        keys = [member_lists.checked(user.encode("utf-8", "surrogatepass")) for user in users]
+        if not keys:
+            continue
+        count = len(set(keys)) if is_dry_run else await change(client, rules.name, wanted.ring, keys, reason, by=by)
+        if count:
+            said.append(f"members of {wanted.ring}: {'+' if verb == 'add' else '-'}{count}")
+        commands.append(shlex.join(["ring-router", "members", verb, wanted.ring, *users, "--service", rules.name]))
+    live = current.parsed.live
+    return Change(tuple(said), live, current.revision, "; ".join(commands), is_dry_run, None, current.rev)
 
 
 def _shown(move: CoreMove, people: int | None) -> Move:

@@ -13,6 +13,6 @@ def listen(taps: Taps, spec: SnapshotSpec | None, service: str, ring: str, rate:
         check_place(() if spec is None else spec.services, service, ring)
         return taps.open(service, ring, rate)
     except UnknownPlace as unknown:
-        raise Trouble("not_found", f"{unknown}.") from None
+        raise Trouble("not_found", f"{str(unknown)[:1].upper()}{str(unknown)[1:]}.") from None
     except TooManyListeners as many:
         raise Trouble("busy", f"{many}.", retry_after=5) from None
