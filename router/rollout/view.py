@@ -1,9 +1,9 @@
 """What the dashboard's table says of each ring and version: plain figures out of plain counts.
 
 Two things are kept apart. The *window* (some 60 s, then and now) says what users get at this moment: traffic,
-successes, latencies, shares. The *epoch* is everything since versions or weights last changed; over it the sequences run that
-compare each ring with the next one outward. ``after`` carries an epoch on and begins another when it must; ``table``
-makes the rows. The caller keeps the epoch and the counts of some moment ago, nothing else.
+successes, latencies, shares. The *epoch* is everything since versions or weights last changed; over it the sequences
+run that compare each ring with the next one outward. ``after`` carries an epoch on and begins another when it must;
+``table`` makes the rows. The caller keeps the epoch and the counts of some moment ago, nothing else.
 
 What there are no counts of is None. No traffic is no traffic, and never 0 % errors.
 
