@@ -113,7 +113,7 @@ def test_what_is_no_split_is_refused(ask) -> None:
 def seen(random: Random, shares: tuple[float, ...], users: int, looks: int) -> list[list[int]]:
     """Cumulative counts per ring at each look."""
     bounds, counts, found = list(accumulate(shares))[:-1], [0] * len(shares), []
-    for look in range(looks):
+    for _look in range(looks):
         for _ in range(users // looks):
             counts[bisect(bounds, random.random())] += 1
         found.append(list(counts))

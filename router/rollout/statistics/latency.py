@@ -86,7 +86,7 @@ class Earlier:
         """
         histogram = dict(self.counts)
         bucket = quantile_bucket(histogram, quantile)
-        if bucket is None or sum(histogram.values()) * (1 - quantile) < TAIL:
+        if bucket is None or sum(histogram.values()) * (1 - quantile) < TAIL - 1e-9:
             return None
         return min(bucket + 1, HISTOGRAM_BUCKETS - 1 - shift)
 
