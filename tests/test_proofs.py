@@ -85,7 +85,7 @@ def get(fields: bytes = b"", target: bytes = b"/x?q=1", method: bytes = b"GET") 
 
 
 def held(**changes: Any) -> bytes:
-    said = {"service": "shop", "ring": "canary", "user": "", "expires_at": int(time.time()) + 600, "pass_id": "p-1"}
+    said = {"service": "shop", "ring": "canary", "user": "", "expires_at": int(time.time()) + 3600, "pass_id": "p-1"}
     keys = changes.pop("keys", KEYS)
     return sign_pass(keys, **{**said, **changes}).encode()
 

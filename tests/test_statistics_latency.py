@@ -15,13 +15,13 @@ from router.rollout.statistics.latency import (
     Earlier,
     above,
     edge_seconds,
-    quantile_bucket,
     shift_factor,
     shift_tick,
 )
 from router.rollout.statistics.levels import harm_level, proof_level
 from router.rollout.statistics.two_ring import Margin, Side, Tick, TwoRing
 from router.telemetry.meters import HISTOGRAM_BUCKETS, histogram_index
+from router.telemetry.quantiles import quantile_bucket
 
 HISTOGRAMS = st.dictionaries(st.integers(0, HISTOGRAM_BUCKETS - 1), st.integers(1, 3000), max_size=30)
 

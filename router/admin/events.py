@@ -18,7 +18,6 @@ from aiohttp import web
 from router.admin.shapes import News, Snapshot
 from router.admin.trouble import Trouble
 from router.admin.view import View
-from router.telemetry.picture import newest
 from router.telemetry.tasks import end, spawn
 
 MOST_STREAMS: Final = 64
@@ -151,7 +150,7 @@ class Feed:
         for stream in tuple(self._streams):
             if not stream.may_listen():
                 stream.end()
-        self._publish(event("tick", newest(self._view.picture())))
+        self._publish(event("tick", self._view.picture(points=1)))
         if is_ping:
             self._publish(PING)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from router.admin.bodies import Asked, Change, Done, Reload
 from router.admin.shapes import AuditEntry, Backends, ConfigState, Trail
 from router.config.admin import AdminSettings
-from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series
+from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series
 
 
 class Listener(Protocol):
@@ -38,8 +38,8 @@ class Health(Protocol):
 class Figures(Protocol):
     """What the rings experience. ``None`` stands for "nobody asked" wherever a figure may be missing."""
 
-    def picture(self, scope: Scope = "fleet") -> Picture:
-        """The picture of the rings, of all services."""
+    def picture(self, scope: Scope = "fleet", points: int = POINTS) -> Picture:
+        """The picture of the rings, of all services, with so many points in each sparkline."""
 
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
         """One metric over time, ``step`` 1 or 60 s. Raises KeyError where there is no such service, ring or version."""

@@ -17,8 +17,9 @@ MOST_USERS: Final = 50_000
 """Of all services; some 15 MiB."""
 _User = tuple[str, int]
 """Service, and the digest that its bucket is taken from."""
-_Seat = tuple[int, int, int]
-"""Generation, the ring's place, and the mark that was in force when the user was handed on."""
+_Seat = tuple[int, int, int, int]
+"""Generation, the ring's place, the mark that was in force when the user was handed on, and the generation since which
+weights were as they are when the user was counted among those who arrived."""
 
 
 class Crowd:
@@ -30,6 +31,11 @@ class Crowd:
         self._rings: dict[str, tuple[str, ...]] = {}
         self._since: dict[str, int] = {}
         """Service → the generation that it has had these rings, in this order and by this salt, since."""
+        self._weights: dict[str, tuple[object, ...]] = {}
+        self._weights_since: dict[str, int] = {}
+        """Service → the generation that its weights are as they are since."""
+        self._is_counting: dict[str, bool] = {}
+        self._arrived: dict[str, list[int]] = {}
         self.flips: Counter[str] = Counter()
         """Service → users seen in a ring further out than in an earlier generation."""
 
@@ -43,6 +49,19 @@ class Crowd:
             if self._rings.get(service.name) != rings:
                 self._rings[service.name] = rings
                 self._since[service.name] = spec.generation
+            weights = (rings, service.killed, *(ring.basis_points for ring in service.rings))
+            if self._weights.get(service.name) != weights:
+                self._weights[service.name] = weights
+                self._weights_since[service.name] = spec.generation
+                self._arrived[service.name] = [0] * len(service.rings)
+                self._is_counting[service.name] = True
+
+    def arrived(self, service: str) -> list[int]:
+        """Ring's place → users whom the hash put there since weights are as they are, each counted once.
+
+        When somebody falls out of the table the count stands still: they would be counted again.
+        """
+        return self._arrived.get(service, [])
 
     def saw(self, seen: Seen, mark: int) -> dict[str, list[int]]:
         """Note what a worker saw. Returns service → users that were not returned before with this mark."""
@@ -57,9 +76,11 @@ class Crowd:
 
     def _note(self, service: str, users: Mapping[int, int], generation: int, since: int, mark: int) -> list[int]:
         seats, news = self._seats, []
+        weights_since, arrived = self._weights_since[service], self._arrived[service]
+        is_counting = self._is_counting[service] and generation >= weights_since
         for digest, place in users.items():
             user = (service, digest)
-            before, had, marked = seats.get(user, (since, -1, -1))
+            before, had, marked, counted = seats.get(user, (since, -1, -1, -1))
             if marked != mark:
                 news.append(digest)
             if generation < before:  # an older snapshot's word
@@ -70,8 +91,12 @@ class Crowd:
                 if generation > before and place > had:
                     self.flips[service] += 1
                 generation_now, place_now = generation, place if generation > before else max(place, had)
-            seats[user] = (generation_now, place_now, mark)
+            if is_counting and counted < weights_since:
+                arrived[place] += 1
+                counted = weights_since
+            seats[user] = (generation_now, place_now, mark, counted)
             seats.move_to_end(user)
         while len(seats) > self._most:
             seats.popitem(last=False)
+            self._is_counting = dict.fromkeys(self._is_counting, False)
         return news

@@ -20,7 +20,10 @@ import msgspec
 import structlog
 
 from router.core.spec import SnapshotSpec
+from router.telemetry.buckets import Piece, difference
 from router.telemetry.counters import (
+    RingCounters,
+    RingKey,
     VersionCounters,
     VersionKey,
     WorkerCounters,
@@ -46,6 +49,7 @@ from router.telemetry.messages import (
 
 CHANNEL_FILE: Final = "control.sock"
 FOLDED_FILE: Final = "folded.msgpack"
+_NOTHING: Final = RingCounters()
 
 
 @dataclass(slots=True)
@@ -57,6 +61,7 @@ class WorkerState:
     generation: int = 0
     applied_at: float = 0.0
     is_leaving: bool = False
+    has_reported: bool = False
     counters: WorkerCounters = field(default_factory=WorkerCounters)
     writer: asyncio.StreamWriter | None = None
 
@@ -82,6 +87,7 @@ class Hub:
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
         self._folded = WorkerCounters()
+        self._came: dict[RingKey, Piece] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
             self._folded = unpack_counters((runtime / FOLDED_FILE).read_bytes())
 
@@ -134,6 +140,24 @@ class Hub:
             fold(total, worker.counters, gauges=worker.writer is not None)
         return total
 
+    def in_flight(self, key: RingKey) -> int:
+        """Requests that are under way in one ring × version."""
+        living = (worker for worker in self.workers.values() if worker.writer is not None)
+        return sum(worker.counters.rings[key].in_flight for worker in living if key in worker.counters.rings)
+
+    def take(self) -> dict[RingKey, Piece]:
+        """What finished since the last call, as far as workers have reported it."""
+        came, self._came = self._came, {}
+        return came
+
+    def _note(self, worker: WorkerState, report: WorkerCounters) -> None:
+        """A worker's first report holds its whole life, which another control may have seen: nothing of it came now."""
+        if worker.has_reported:
+            for key, ring in report.rings.items():
+                piece = difference(ring, worker.counters.rings.get(key, _NOTHING))
+                self._came.setdefault(key, Piece({}, {}, {})).add(piece)
+        worker.has_reported = True
+
     def refused_tokens(self) -> int:
         """Tokens whose signature was not good, ever, over all workers."""
         everybody = (self._folded, *(worker.counters for worker in self.workers.values()))
@@ -164,7 +188,9 @@ class Hub:
                     case Applied(generation=generation, at=at) if worker is not None:
                         worker.generation, worker.applied_at = generation, at
                     case Report(counters=counters) if worker is not None:
-                        worker.counters = apply_report(worker.counters, unpack_counters(counters))
+                        report = unpack_counters(counters)
+                        self._note(worker, report)
+                        worker.counters = apply_report(worker.counters, report)
                     case Seen() as seen if worker is not None:
                         self.on_seen(seen)
                     case Tapped() as tapped if worker is not None:

@@ -114,6 +114,10 @@ class People:
         """Service → users seen in a ring further out than in an earlier generation."""
         return self._crowd.flips
 
+    def arrived(self, service: str) -> list[int]:
+        """Ring's place → users whom the hash put there since weights are as they are."""
+        return self._crowd.arrived(service)
+
     def installed(self, spec: SnapshotSpec) -> None:
         self._crowd.installed(spec)
 

@@ -155,7 +155,7 @@ class Store:
             await self._ask_fellows(self._url)
             self._tasks.append(spawn(self._keeper.run(), name="last known good"))
             try:
-                self._status = StatusWriter(self._url, self._instance, self._report, self._status_failed)
+                self._status = StatusWriter(self._url, self._instance, self.reports, self._status_failed)
             except BadURL as error:
                 self._link("down", error)
             else:
@@ -362,7 +362,7 @@ class Store:
         if self._status is not None:
             self._status.wake()
 
-    def _report(self) -> dict[str, dict[str, Any]]:
+    def reports(self) -> dict[str, dict[str, Any]]:
         return {
             name: {
                 **service.report(self._generation, self.state, self._warnings.get(name, ())),

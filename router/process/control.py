@@ -28,6 +28,7 @@ from router.config.load import load_settings
 from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board, Found
+from router.control.fleet import Fleet
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.members import Members
@@ -40,8 +41,9 @@ from router.control.unhealthy import warnings_of, widened
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.process.config_file import ConfigFile
+from router.process.experience import Experience
 from router.process.lifetime import end_with_parent, unblock_signals
-from router.process.rings import PlainFigures
+from router.process.rings import Rings
 from router.process.view import ControlView
 from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
@@ -52,6 +54,7 @@ CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
 LONGEST_LINE: Final = 64 * 1024
 """Of an admin request: /explain has a whole request in its query."""
+COLLECT_SECONDS: Final = 1.0
 ADMIN_POLL_SECONDS: Final = 0.02
 ADMIN_PATIENCE_SECONDS: Final = 1.0
 """For a connection that was accepted to ask, and be answered, before what is idle is closed."""
@@ -103,7 +106,12 @@ class Control:
         self.hub.on_seen = self.people.saw
         self._live: dict[str, Live] = {}
         self._said_store = self.store.state
-        self.look = ControlView(self, PlainFigures(self))
+        self.experience = Experience(self.hub, self.people)
+        self.fleet = self.experience.fleet = Fleet(
+            settings.redis, self.instance, lambda: list(self.config.settings.services), self.experience.own,
+            lambda: self.store.state in ("live", "poll"), self._log,
+        )  # fmt: skip
+        self.look = ControlView(self, Rings(self, self.experience, self.fleet))
         self.admin = create_app(self.look)
 
     async def run(self) -> None:
@@ -133,18 +141,22 @@ class Control:
         if self.hub.spec is None and self.board.spec is not None:
             self.hub.publish(self.board.spec)
         self.people.start()
+        self.fleet.start()
         await self.hub.start()
         watching = spawn(self._watch_config(), name="config file")
+        collecting = spawn(self._collect(), name="history")
         await self._stop.wait()
         if self._yields.is_set():
             await yielding
         watching.cancel()
+        collecting.cancel()
         self.taps.end()
         await self.backends.stop()
         yielding.cancel()
         await self.issuers.stop()
         await self.members.stop()
         await self.people.stop()
+        await self.fleet.stop()
         await self.store.stop()
         await self.hub.stop()
         await runner.cleanup()
@@ -222,6 +234,7 @@ class Control:
         if spec is None:
             return
         self.people.installed(spec)
+        self.experience.installed(spec)
         self._say_warnings(before, spec)
         self.store.note_applied(spec, self.warnings)
 
@@ -237,6 +250,17 @@ class Control:
                 self._log.warning(sentence, service=service.name)
                 self._tell("warning", service.name, [sentence])
         self.warnings = {name: said for name, said in warnings.items() if said}
+
+    async def _collect(self) -> None:
+        """At even distances, whatever a collection takes."""
+        at = time.monotonic()
+        while True:
+            at = max(at + COLLECT_SECONDS, time.monotonic())
+            await asyncio.sleep(at - time.monotonic())
+            try:
+                self.experience.second()
+            except Exception as error:  # noqa: BLE001 - a fault in one second must not end the history for ever
+                self._log.error(f"a second is missing in the history: {error!r}", exc_info=error)
 
     async def _watch_config(self) -> None:
         while True:

@@ -1,20 +1,25 @@
-"""The picture of the rings from what is counted since the start: what is known where nobody keeps a history.
-
-No statistics: a success rate is what it was, its bounds are not known, and every verdict is that there is no data.
-"""
+"""The picture of the rings: what they experience, in figures, verdicts and sentences."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from math import isinf
+from typing import TYPE_CHECKING, Any, Final
 
+from router.control.fleet import Fleet as Peers
 from router.core.snapshot import default_basis_points
 from router.core.spec import RingSpec, ServiceSpec
-from router.telemetry.counters import RingCounters, RingKey
-from router.telemetry.meters import upper_edge_seconds
+from router.process.experience import Experience
+from router.rollout import view
+from router.rollout.statistics.sequences import Interval, rate_sequence
+from router.rollout.view import Counts, Epoch, RingCounts, Row
+from router.telemetry.buckets import Piece, Pieces
+from router.telemetry.history import MINUTES, SECONDS
 from router.telemetry.picture import (
+    POINTS,
     UNITS,
+    Difference,
+    Estimate,
     Fleet,
     Instance,
     Metric,
@@ -25,123 +30,282 @@ from router.telemetry.picture import (
     ServiceFigures,
     Spark,
     Split,
+    Verdict,
     VersionFigures,
 )
+from router.telemetry.quantiles import quantile_seconds
 
 if TYPE_CHECKING:
     from router.process.control import Control
 
+FRESH_SECONDS: Final = 60.0
+"""An instance writes its status every ten seconds."""
+ENOUGH_USERS: Final = 1000
+"""Before the shares of users are called right: of fewer, only what is far off would have been seen."""
+MISMATCH: Final = 0.001
+_VERDICTS: Final[dict[view.Verdict | None, Verdict]] = {
+    None: "within",
+    view.Verdict.WITHIN: "within",
+    view.Verdict.BREACHED: "breached",
+    view.Verdict.COLLECTING: "collecting",
+    view.Verdict.NO_DATA: "no_data",
+    view.Verdict.NO_TRAFFIC: "no_data",
+}
+_WORST: Final[tuple[Verdict, ...]] = ("breached", "collecting", "within", "no_data")
 
-class PlainFigures:
-    """Looks at a control's counters when it is asked, and keeps nothing."""
 
-    def __init__(self, control: Control) -> None:
+class Rings:
+    """Looks when it is asked, and keeps nothing."""
+
+    def __init__(self, control: Control, experience: Experience, peers: Peers) -> None:
         self._control = control
+        self._experience = experience
+        self._peers = peers
 
-    def picture(self, _scope: Scope = "fleet") -> Picture:
-        """This instance alone; the window is its life."""
+    # -- the picture ---------------------------------------------------------------------------------------------------
+
+    def picture(self, scope: Scope = "fleet", points: int = POINTS) -> Picture:
+        """``points`` of each sparkline, the newest last."""
         control = self._control
-        spec, rings = control.board.spec, control.hub.totals().rings
-        age = max(1.0, time.time() - control.started_at)
+        spec = control.board.spec
+        everybody = scope == "fleet" and self._peers.is_there
+        services, instances, seconds = {}, 1, 0.0
+        for service in spec.services if spec is not None else ():
+            pieces, seconds, count = self._experience.window(service.name, everybody=everybody)
+            instances = max(instances, count)
+            services[service.name] = self._service(service, pieces, seconds, points)
         return Picture(
-            at=time.time(), scope="instance", window_seconds=int(age), instances=1,
-            generation=spec.generation if spec is not None else 0, applied_everywhere=control.hub.applied_everywhere,
-            store=control.store.state,
-            services={one.name: self._service(one, rings, age) for one in (spec.services if spec is not None else ())},
+            at=time.time(), scope="fleet" if everybody else "instance", window_seconds=round(seconds),
+            instances=instances, generation=spec.generation if spec is not None else 0,
+            applied_everywhere=control.hub.applied_everywhere, store=control.store.state, services=services,
         )  # fmt: skip
 
+    def _service(self, service: ServiceSpec, pieces: Pieces, seconds: float, points: int) -> ServiceFigures:
+        store, experience = self._control.store, self._experience
+        live = store.live.get(service.name)
+        counts = {place: Counts(piece.requests, piece.errors, piece.histogram) for place, piece in pieces.items()}
+        rings = experience.rings(service.name, counts)
+        epoch = experience.epoch(service.name) or view.begin(rings)
+        rows = view.table(epoch, (), rings, seconds) if rings else ()
+        total = sum(piece.requests for piece in pieces.values())
+        hashed = sum(piece.reasons.get("hash", 0) + piece.reasons.get("default", 0) for piece in pieces.values())
+        figures = [
+            self._ring(service, ring, [row for row in rows if row.ring == ring.name], pieces, total, hashed, points)
+            for ring in service.rings
+        ]
+        return ServiceFigures(
+            service=service.name, rev=store.rev(service.name), source=store.source(service.name),
+            freeze=live.freeze if live is not None else "", rps=_rounded(total / seconds),
+            verdict=_worst([one.verdict for one in figures[:-1]]), split=_split(epoch, rings), rings=figures,
+            weights_rev=live.revision if live is not None else "",
+        )  # fmt: skip
+
+    def _ring(
+        self,
+        service: ServiceSpec,
+        ring: RingSpec,
+        rows: list[Row],
+        pieces: Pieces,
+        total: int,
+        hashed: int,
+        points: int,
+    ) -> RingFigures:
+        is_default = ring is service.rings[-1]
+        mine = [piece for (name, _), piece in pieces.items() if name == ring.name]
+        requests = sum(piece.requests for piece in mine)
+        by_hash = sum(piece.reasons.get("hash", 0) + piece.reasons.get("default", 0) for piece in mine)
+        basis_points = default_basis_points(service) if is_default else ring.basis_points
+        versions = [self._version(service, row, rows[0], pieces, requests, points) for row in rows]
+        listed = self._control.members.counts(service.name).get(ring.name, 0)
+        return RingFigures(
+            ring=ring.name, version=ring.version, is_default=is_default, is_killed=ring.name in service.killed,
+            target=basis_points / 100, actual=_share(requests, total),
+            by_hash=round(100 * by_hash / hashed, 3) if hashed else None, members=len(ring.members) + listed,
+            rps=round(sum(one.rps for one in versions), 3), versions=versions,
+            verdict=versions[0].verdict if versions else "no_data",
+        )  # fmt: skip
+
+    def _version(
+        self, service: ServiceSpec, row: Row, first: Row, pieces: Pieces, of_ring: int, points: int
+    ) -> VersionFigures:
+        piece = pieces.get((row.ring, row.version), Piece({}, {}, {}))
+        outer = row.outer
+        against = pieces.get(outer, Piece({}, {}, {})) if outer is not None else None
+        key = (service.name, row.ring, row.version)
+        return VersionFigures(
+            version=row.version, is_target=row is first, requests=piece.requests,
+            rps=_rounded(row.requests_per_second or 0.0),
+            share=round(100 * piece.requests / of_ring, 2) if of_ring else None,
+            codes={str(code): count for code, count in sorted(piece.codes.items())}, reasons=dict(piece.reasons),
+            success=None if row.success is None else _estimate(row.success, 100),
+            p50=_milliseconds(row.p50), p95=_milliseconds(row.p95), p99=_milliseconds(row.p99),
+            in_flight=self._control.hub.in_flight(key), compared_with=None if outer is None else "/".join(outer),
+            differences=[] if against is None else _differences(row, piece, against),
+            verdict=_VERDICTS[row.verdict], spark=self._spark(key, points),
+        )  # fmt: skip
+
+    def _spark(self, key: tuple[str, str, str], points: int) -> Spark:
+        history, begin = self._experience.history, int(time.time()) - points
+        return Spark(
+            [value or 0.0 for value in history.points(key, "rps", begin, points, 1)],
+            history.points(key, "success", begin, points, 1),
+            history.points(key, "p95", begin, points, 1),
+        )
+
+    # -- over time -----------------------------------------------------------------------------------------------------
+
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
-        """No points: there is no history."""
+        """Of this instance. Raises KeyError where there is no such service, ring or version."""
         spec = self._control.board.spec
         known = next((one for one in (spec.services if spec is not None else ()) if one.name == service), None)
         if known is None:
             raise KeyError(f"service {service}")
         if ring not in {one.name for one in known.rings}:
             raise KeyError(f"ring {ring} in {service}")
-        return Series(service, ring, version or "", metric, UNITS[metric], begin, step, [])
+        if version is not None and version not in {one.name for one in known.versions}:
+            raise KeyError(f"version {version} in {service}")
+        last = int(time.time()) // step
+        first = max(last - (SECONDS if step == 1 else MINUTES), int(begin) // step)
+        points = self._experience.history.points(
+            (service, ring, version or ""), metric, first, max(0, last - first), step
+        )
+        return Series(service, ring, version or "", metric, UNITS[metric], float(first * step), step, points)
+
+    # -- the fleet -----------------------------------------------------------------------------------------------------
 
     def fleet(self) -> Fleet:
-        """This instance alone."""
-        control = self._control
-        spec, store = control.board.spec, control.store
-        services = spec.services if spec is not None else ()
-        me = Instance(
-            instance=control.instance, is_self=True, is_fresh=True, at=time.time(),
-            generation=spec.generation if spec is not None else 0,
-            rev={one.name: store.live[one.name].revision for one in services if one.name in store.live},
-            source={one.name: store.source(one.name) for one in services},
-            refused=[str(why) for one in services for why in store.refusals.get(one.name, ())],
-            warnings=[said for one in services for said in control.warnings.get(one.name, ())], is_current=True,
-        )  # fmt: skip
-        return Fleet(False, [me], 1, 1, f"only {control.instance} is known here")
-
-    def _service(self, service: ServiceSpec, counters: Mapping[RingKey, RingCounters], age: float) -> ServiceFigures:
-        store = self._control.store
-        live = store.live.get(service.name)
-        listed = self._control.members.counts(service.name)
-        total = sum(_requests(one) for key, one in counters.items() if key[0] == service.name)
-        return ServiceFigures(
-            service=service.name, rev=store.rev(service.name), source=store.source(service.name),
-            freeze=live.freeze if live is not None else "", rps=round(total / age, 3), verdict="no_data",
-            split=Split("no_data", None, "the shares are not tested here"),
-            rings=[_ring(service, ring, counters, listed, age) for ring in service.rings],
-            weights_rev=live.revision if live is not None else "",
-        )  # fmt: skip
+        """All instances, as they said last of themselves; where Redis is away, this one alone."""
+        control, store, now = self._control, self._control.store, time.time()
+        spec = control.board.spec
+        names = [service.name for service in spec.services] if spec is not None else []
+        own = store.reports()
+        said: dict[str, dict[str, dict[str, Any]]] = {}
+        for name in names if self._peers.is_there else ():
+            for instance, status in self._peers.statuses(name).items():
+                said.setdefault(instance, {})[name] = status
+        said[control.instance] = {name: {**own[name], "at": now} for name in names if name in own}
+        wanted = {name: _routing(own[name]) for name in names if name in own}
+        instances = [
+            _instance(instance, statuses, wanted, is_self=instance == control.instance, now=now)
+            for instance, statuses in sorted(said.items())
+        ]
+        fresh = [one for one in instances if one.is_fresh]
+        current = sum(one.is_current for one in fresh)
+        if not self._peers.is_there:
+            sentence = f"only {control.instance} is known here: Redis is {store.state}"
+        else:
+            sentence = f"{current} of {len(fresh)} instances route by what Redis holds now"
+        return Fleet(self._peers.is_there, instances, current, len(fresh), sentence)
 
 
-def _ring(
-    service: ServiceSpec,
-    ring: RingSpec,
-    counters: Mapping[RingKey, RingCounters],
-    listed: Mapping[str, int],
-    age: float,
-) -> RingFigures:
-    mine = {key[2]: one for key, one in counters.items() if key[:2] == (service.name, ring.name)}
-    requests = sum(_requests(one) for one in mine.values())
-    is_default = ring is service.rings[-1]
-    others = sorted(version for version, one in mine.items() if version != ring.version and _requests(one))
-    points = default_basis_points(service) if is_default else ring.basis_points
-    return RingFigures(
-        ring=ring.name, version=ring.version, is_default=is_default, is_killed=ring.name in service.killed,
-        target=points / 100, actual=None, by_hash=None, members=len(ring.members) + listed.get(ring.name, 0),
-        rps=round(requests / age, 3),
-        versions=[
-            _version(version, version == ring.version, mine.get(version, RingCounters()), requests, age)
-            for version in (ring.version, *others)
-        ],
-        verdict="no_data",
+def _instance(
+    name: str, said: dict[str, dict[str, Any]], wanted: dict[str, Any], *, is_self: bool, now: float
+) -> Instance:
+    at = max((float(one.get("at", 0.0)) for one in said.values()), default=0.0)
+    return Instance(
+        instance=name, is_self=is_self, is_fresh=is_self or now - at < FRESH_SECONDS, at=at,
+        generation=max((int(one.get("generation", 0)) for one in said.values()), default=0),
+        rev={service: str(one.get("rev", "")) for service, one in said.items()},
+        source={service: str(one.get("source", "")) for service, one in said.items()},
+        refused=[str(why) for one in said.values() for why in one.get("refused", ())],
+        warnings=[str(why) for one in said.values() for why in one.get("warnings", ())],
+        is_current=all(service in said and _routing(said[service]) == how for service, how in wanted.items()),
     )  # fmt: skip
 
 
-def _version(version: str, is_target: bool, one: RingCounters, of_ring: int, age: float) -> VersionFigures:
-    count = _requests(one)
-    quantiles = _quantiles(one, (0.5, 0.95, 0.99))
-    return VersionFigures(
-        version=version, is_target=is_target, requests=count, rps=round(count / age, 3),
-        share=round(100 * count / of_ring, 2) if of_ring else None,
-        codes={str(code): number for code, number in sorted(one.codes.items())}, reasons=dict(one.reasons),
-        success=None, p50=quantiles[0], p95=quantiles[1], p99=quantiles[2], in_flight=one.in_flight,
-        compared_with=None, differences=[], verdict="no_data", spark=Spark([], [], []),
-    )  # fmt: skip
+def _routing(status: dict[str, Any]) -> tuple[Any, ...]:
+    """What two instances that route alike say alike."""
+    return tuple(status.get(name) for name in ("weights", "versions", "killed", "drained"))
 
 
-def _requests(one: RingCounters) -> int:
-    return sum(one.codes.values())
+def _worst(verdicts: list[Verdict]) -> Verdict:
+    return next((one for one in _WORST if one in verdicts), "no_data")
 
 
-def _quantiles(one: RingCounters, wanted: Sequence[float]) -> list[float | None]:
-    """In milliseconds: the upper edge of the bucket that they are in."""
-    buckets = {index: one.duration_success.get(index, 0) + one.duration_error.get(index, 0)
-               for index in one.duration_success.keys() | one.duration_error.keys()}  # fmt: skip
-    total = sum(buckets.values())
-    if not total:
-        return [None for _ in wanted]
-    found: list[float | None] = []
-    for share in wanted:
-        seen = 0
-        for index in sorted(buckets):
-            seen += buckets[index]
-            if seen >= share * total:
-                found.append(round(upper_edge_seconds(index) * 1000, 3))
-                break
+def _rounded(rate: float) -> float:
+    return round(rate, 3)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)
+
+
+def _estimate(interval: Interval, factor: float) -> Estimate:
+    return Estimate(*(round(factor * value, 4) for value in (interval.estimate, interval.low, interval.high)))
+
+
+def _share(requests: int, total: int) -> Estimate | None:
+    return _estimate(rate_sequence(requests, total), 100) if total else None
+
+
+def _split(epoch: Epoch, rings: list[RingCounts]) -> Split:
+    """Users, not requests; of this instance, since the weights changed."""
+    current = [ring for ring in rings if ring.is_current]
+    users = [(ring.users or 0) - epoch.users_at_start.get(ring.ring, 0) for ring in current]
+    total = sum(users)
+    if epoch.split is None or total <= 0 or len(current) < 2:
+        return Split("no_data", None, "no users have come since the weights changed")
+    p_value = epoch.split.p_value
+    if p_value < MISMATCH:
+        worst = min(range(len(current)), key=lambda place: epoch.split.p_values[place])  # type: ignore[union-attr]
+        ring = current[worst]
+        return Split(
+            "breached", p_value,
+            f"users do not come in the shares that were asked for: {ring.ring} has {100 * users[worst] / total:.2f} % "
+            f"of {total:,} instead of {ring.target / 100:g} % (p = {p_value:.1g}), so comparisons mean nothing",
+        )  # fmt: skip
+    if total < ENOUGH_USERS:
+        return Split("collecting", p_value, f"{total:,} users so far; their shares are called right from 1,000 on")
+    return Split("within", p_value, f"{total:,} users came in the shares that were asked for (p = {p_value:.2g})")
+
+
+def _differences(row: Row, piece: Piece, against: Piece) -> list[Difference]:
+    """Errors in percentage points, p95 in milliseconds; what is tolerated stands beside the errors."""
+    outer = "/".join(row.outer or ())
+    found = []
+    for metric, interval in (("errors", row.error_difference), ("p95", row.p95_difference)):
+        verdict: Verdict = "no_data" if interval is None else _VERDICTS[row.verdict]
+        if verdict == "breached" and metric not in row.breached:
+            verdict = "collecting"
+        factor, unit = (100.0, "points") if metric == "errors" else (1000.0, "ms")
+        if interval is None:
+            sentence = f"{metric}: nobody has asked {row.ring}, or {outer}, since the last change"
+            found.append(Difference(metric, verdict, sentence))  # type: ignore[arg-type]
+            continue
+        here, there = _both(metric, piece, against)
+        sentence = f"{metric} {here} against {there} of {outer}: {_between(interval, factor, unit)}"
+        is_known = not isinf(interval.low) and not isinf(interval.high)
+        limit = 100 * _tolerated(against) if metric == "errors" else None
+        estimate = _estimate(interval, factor) if is_known else None
+        found.append(Difference(metric, verdict, sentence, estimate, limit))  # type: ignore[arg-type]
     return found
+
+
+def _tolerated(against: Piece) -> float:
+    """The greatest difference of error rates that is put up with, at the outer ring's rate of the last minute."""
+    rate = against.errors / against.requests if against.requests else 0.0
+    return round((view.ERRORS.ratio - 1) * rate + view.ERRORS.absolute, 6)
+
+
+def _both(metric: str, piece: Piece, against: Piece) -> tuple[str, str]:
+    def said(one: Piece) -> str:
+        if not one.requests:
+            return "no traffic"
+        if metric == "errors":
+            return f"{100 * one.errors / one.requests:.2f} %"
+        seconds = quantile_seconds(one.histogram, view.SLOW)
+        return "no traffic" if seconds is None else f"{1000 * seconds:.3g} ms"
+
+    return said(piece), said(against)
+
+
+def _between(interval: Interval, factor: float, unit: str) -> str:
+    """``between 0.02 fewer and 0.30 more points``"""
+    fewer, more = ("fewer", "more") if unit == "points" else ("less", "more")
+
+    def end(value: float) -> str:
+        if isinf(value):
+            return "any number"
+        return f"{abs(factor * value):.3g} {fewer if value < 0 else more}"
+
+    return f"between {end(interval.low)} and {end(interval.high)}, in {unit}"

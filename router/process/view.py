@@ -40,7 +40,7 @@ from router.process.tapping import listen
 from router.process.trail import AuditTrail
 from router.telemetry.backends import backends
 from router.telemetry.exposition import ConfigFigures, Figures, render
-from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series
+from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series
 
 if TYPE_CHECKING:
     from router.process.control import Control
@@ -219,8 +219,8 @@ class ControlView:
 
     # -- Figures and Levers --------------------------------------------------------------------------------------------
 
-    def picture(self, scope: Scope = "fleet") -> Picture:
-        return self._figures.picture(scope)
+    def picture(self, scope: Scope = "fleet", points: int = POINTS) -> Picture:
+        return self._figures.picture(scope, points)
 
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
         return self._figures.series(service, ring, version, metric, begin, step)

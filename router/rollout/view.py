@@ -16,14 +16,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 from router.rollout.statistics.latency import Earlier, shift_tick
 from router.rollout.statistics.levels import harm_level, proof_level
-from router.rollout.statistics.quantiles import quantile_difference, quantile_seconds
+from router.rollout.statistics.quantiles import quantile_difference
 from router.rollout.statistics.ratio import Split
 from router.rollout.statistics.sequences import Interval, difference_sequence, rate_sequence
 from router.rollout.statistics.two_ring import Evidence, Margin, Side, Tick, TwoRing
+from router.telemetry.quantiles import quantile_seconds
 
 ALPHA: Final = 0.01
 """Of "breached", for both guardrails together."""
@@ -94,7 +96,7 @@ class RingCounts:
         return self.ring, self.version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """A ring beside the next one outward, in one epoch: what is drawn, and what is proven."""
 
@@ -144,6 +146,17 @@ class Comparison:
         level = harm_level(ALPHA, tests=2)
         found = (("errors", self.errors_harm), ("p95", self.slow_harm))
         return tuple(name for name, evidence in found if evidence.peak >= level)
+
+    @cached_property
+    def differences(self) -> tuple[Interval | None, Interval | None]:
+        """Of error rates (0 to 1) and of p95 (seconds): the ring's minus the outer one's; None where nobody asked."""
+        ring, outer = self.ring_counts, self.outer_counts
+        errors = p95 = None
+        if ring.requests and outer.requests:
+            errors = difference_sequence(ring.errors, ring.requests, outer.errors, outer.requests, BETA)
+        if ring.histogram and outer.histogram:
+            p95 = quantile_difference(ring.histogram, outer.histogram, SLOW, BETA)
+        return errors, p95
 
     @property
     def is_within(self) -> bool:
@@ -273,7 +286,7 @@ def table(
         comparison = epoch.comparisons.get(ring.name) if ring.is_current else None
         in_ring = [window[name] for name in window if name[0] == ring.ring]
         histogram = counts.histogram if counts is not None else {}
-        errors, p95 = _differences(comparison)
+        errors, p95 = comparison.differences if comparison else (None, None)
         rows.append(
             Row(
                 ring=ring.ring,
@@ -298,18 +311,6 @@ def table(
 
 def _success(counts: Counts) -> Interval:
     return rate_sequence(counts.requests - counts.errors, counts.requests, BETA)
-
-
-def _differences(comparison: Comparison | None) -> tuple[Interval | None, Interval | None]:
-    if comparison is None:
-        return None, None
-    ring, outer = comparison.ring_counts, comparison.outer_counts
-    errors = p95 = None
-    if ring.requests and outer.requests:
-        errors = difference_sequence(ring.errors, ring.requests, outer.errors, outer.requests, BETA)
-    if ring.histogram and outer.histogram:
-        p95 = quantile_difference(ring.histogram, outer.histogram, SLOW, BETA)
-    return errors, p95
 
 
 def _alone(counts: Counts | None) -> Verdict | None:

@@ -176,19 +176,3 @@ class Fleet(msgspec.Struct, frozen=True):
     count: int
     sentence: str
     """``17 of 18 instances route by rev 42``"""
-
-
-def newest(picture: Picture) -> Picture:
-    """The same picture, whose sparklines hold the newest point alone: a tick."""
-    replace = msgspec.structs.replace
-
-    def last(spark: Spark) -> Spark:
-        return Spark(spark.rps[-1:], spark.success[-1:], spark.p95[-1:])
-
-    def of_ring(ring: RingFigures) -> RingFigures:
-        return replace(ring, versions=[replace(version, spark=last(version.spark)) for version in ring.versions])
-
-    def of_service(service: ServiceFigures) -> ServiceFigures:
-        return replace(service, rings=[of_ring(ring) for ring in service.rings])
-
-    return replace(picture, services={name: of_service(service) for name, service in picture.services.items()})

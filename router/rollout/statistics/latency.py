@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 from router.rollout.statistics.two_ring import Tick
 from router.telemetry.meters import HISTOGRAM_BUCKETS, SCALE, upper_edge_seconds
+from router.telemetry.quantiles import quantile_bucket
 
 SHIFT: Final = 2
 """Buckets; a factor of 1.0905."""
@@ -42,21 +42,6 @@ def shift_factor(shift: int) -> float:
 def edge_seconds(edge: int) -> float:
     """Edge j in seconds."""
     return upper_edge_seconds(edge - 1)
-
-
-def quantile_bucket(histogram: Mapping[int, int], quantile: float) -> int | None:
-    """The bucket of the least value that at least ``quantile`` of all do not exceed; None if there are none."""
-    if not 0 < quantile < 1:
-        raise ValueError(f"a quantile is between 0 and 1, not {quantile}")
-    total = sum(histogram.values())
-    if total == 0:
-        return None
-    wanted, seen = max(1, ceil(quantile * total - 1e-9)), 0
-    for bucket in sorted(histogram):
-        seen += histogram[bucket]
-        if seen >= wanted:
-            return bucket
-    raise AssertionError("a histogram's counts are not below 0")
 
 
 def above(histogram: Mapping[int, int], edge: int) -> int:

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from math import e, floor, inf, log, sqrt
 from typing import Final
 
-from router.rollout.statistics.latency import quantile_bucket
 from router.rollout.statistics.sequences import Interval
 from router.rollout.statistics.special import log_beta, log_power
 from router.telemetry.meters import HISTOGRAM_BUCKETS, upper_edge_seconds
+from router.telemetry.quantiles import quantile_seconds
 
 BEST_AT: Final = 10_000
 """n_opt: the number of requests at which the interval is as narrow as it can be made."""
@@ -55,12 +55,6 @@ def ranks(total: int, quantile: float, alpha: float, best_at: int = BEST_AT) -> 
             half = (high + under) // 2
             high, under = (half, under) if log_m(half, total, quantile, r) >= level else (high, half)
     return low, high
-
-
-def quantile_seconds(histogram: Mapping[int, int], quantile: float) -> float | None:
-    """The quantile as it is shown: the middle of its bucket, off by 2.2 % at most; None without requests."""
-    bucket = quantile_bucket(histogram, quantile)
-    return None if bucket is None else upper_edge_seconds(bucket) / 2 ** (1 / 32)
 
 
 def quantile_sequence(

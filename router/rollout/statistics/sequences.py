@@ -33,7 +33,7 @@ def _edges(log_e: Callable[[float], float], best: float, level: float) -> tuple[
     def edge(inside: float, outside: float) -> float:
         for _ in range(200):
             middle = (inside + outside) / 2
-            if middle in (inside, outside):
+            if middle in (inside, outside) or abs(outside - inside) < 1e-12 * max(inside, outside):
                 break
             if log_e(middle) < level:
                 inside = middle

@@ -1,0 +1,82 @@
+"""What happened in ten seconds, per service × ring × version: the piece that instances tell each other, and all add up.
+
+An instance writes its own piece as often as it likes, whole each time: written twice it counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from router.telemetry.counters import Histogram, RingCounters
+
+BUCKET_SECONDS: Final = 10
+_Key = TypeVar("_Key", int, str)
+Place = tuple[str, str]
+"""ring, version"""
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """Finished requests of one ring × version."""
+
+    codes: dict[int, int] = {}
+    reasons: dict[str, int] = {}
+    histogram: Histogram = {}
+
+    @property
+    def requests(self) -> int:
+        return sum(self.codes.values())
+
+    @property
+    def errors(self) -> int:
+        """Those whose status is 5xx."""
+        return sum(count for code, count in self.codes.items() if code >= 500)
+
+    def add(self, other: Piece) -> None:
+        for name in ("codes", "reasons", "histogram"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
+
+
+Pieces = dict[Place, Piece]
+"""One service's, of one bucket."""
+_Wire = list[tuple[str, str, Piece]]
+_decoder: Final = msgspec.msgpack.Decoder(_Wire)
+
+
+def bucket_of(now: float) -> int:
+    """The number of the bucket that a moment (Unix seconds) is in."""
+    return int(now // BUCKET_SECONDS)
+
+
+def pack(pieces: Pieces) -> bytes:
+    return msgspec.msgpack.encode([(ring, version, piece) for (ring, version), piece in pieces.items()])
+
+
+def unpack(data: bytes) -> Pieces:
+    """Raises ``msgspec.DecodeError`` for what is none."""
+    return {(ring, version): piece for ring, version, piece in _decoder.decode(data)}
+
+
+def merged(several: Iterable[Mapping[Place, Piece]]) -> Pieces:
+    """All of them together, as copies."""
+    total: Pieces = {}
+    for pieces in several:
+        for place, piece in pieces.items():
+            total.setdefault(place, Piece({}, {}, {})).add(piece)
+    return total
+
+
+def difference(now: RingCounters, before: RingCounters) -> Piece:
+    """What came between two readings of a worker's counters, of which the later one may hold only what moved."""
+    histogram = _minus(now.duration_success, before.duration_success)
+    for bucket, count in _minus(now.duration_error, before.duration_error).items():
+        histogram[bucket] = histogram.get(bucket, 0) + count
+    return Piece(_minus(now.codes, before.codes), _minus(now.reasons, before.reasons), histogram)
+
+
+def _minus(now: Mapping[_Key, int], before: Mapping[_Key, int]) -> dict[_Key, int]:
+    return {key: count - before.get(key, 0) for key, count in now.items() if count != before.get(key, 0)}
