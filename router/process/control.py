@@ -106,7 +106,7 @@ class Control:
         self.hub.on_seen = self.people.saw
         self._live: dict[str, Live] = {}
         self._said_store = self.store.state
-        self.experience = Experience(self.hub, self.people)
+        self.experience = Experience(self.hub.take, self.people.arrived)
         self.fleet = self.experience.fleet = Fleet(
             settings.redis, self.instance, lambda: list(self.config.settings.services), self.experience.own,
             lambda: self.store.state in ("live", "poll"), self._log,

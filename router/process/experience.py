@@ -8,20 +8,23 @@ one in which versions or weights changed begins a new epoch and counts for none.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from router.control.hub import Hub
-from router.control.people import People
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.rollout.view import Counts, Epoch, RingCounts, after, begin
-from router.telemetry.buckets import BUCKET_SECONDS, Pieces, bucket_of, merged
+from router.telemetry.buckets import BUCKET_SECONDS, Piece, Pieces, bucket_of, merged
+from router.telemetry.counters import RingKey
 from router.telemetry.history import History
 
 WINDOW_BUCKETS: Final = 6
 """Beside the one that fills: 60 to 70 seconds."""
+REPORT_SECONDS: Final = 1.0
+"""What workers report has happened in the second before."""
+SETTLE_SECONDS: Final = 2.0
+"""After a change, until everybody's reports are of what came after it."""
 GRACE_SECONDS: Final = 4.0
 """After the end of a bucket, for the others' last writing of it (every 2 s) and our reading."""
 
@@ -48,12 +51,20 @@ class _Known:
 class Experience:
     """``second`` once a second; everything else is a look."""
 
-    def __init__(self, hub: Hub, people: People, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        take: Callable[[], Mapping[RingKey, Piece]],
+        arrived: Callable[[str], Sequence[int]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``take``: what finished since the last call; ``arrived``: a service's users by ring, since its weights are as
+        they are."""
         self.history = History()
         self.fleet: Peers | None = None
-        self._hub = hub
-        self._people = people
+        self._take = take
+        self._arrived = arrived
         self._clock = clock
+        self._begun_at = clock()
         self._own: dict[int, dict[str, Pieces]] = {}
         self._known: dict[str, _Known] = {}
         self._sums: dict[str, dict[tuple[str, str], Counts]] = {}
@@ -84,16 +95,12 @@ class Experience:
 
     def second(self) -> None:
         """Take in what workers have reported since the last call."""
-        now, came = self._clock(), self._hub.take()
+        now, came = self._clock(), self._take()
         self.history.put(now, came)
-        filling = bucket_of(now)
+        filling = bucket_of(now - REPORT_SECONDS)
         for (service, ring, version), piece in came.items():
             pieces = self._own.setdefault(filling, {}).setdefault(service, {})
-            place = (ring, version)
-            if place in pieces:
-                pieces[place].add(piece)
-            else:
-                pieces[place] = piece
+            pieces.setdefault((ring, version), Piece({}, {}, {})).add(piece)
         while (self._closed + 2) * BUCKET_SECONDS + GRACE_SECONDS <= now:
             self._closed = max(self._closed + 1, filling - WINDOW_BUCKETS)  # a clock that jumps has nothing in between
             self._close(self._closed)
@@ -112,15 +119,15 @@ class Experience:
                 others = self.fleet.peers(bucket, service)
                 pieces += others.values()
                 instances.update(others)
-        seconds = now - (filling - WINDOW_BUCKETS) * BUCKET_SECONDS
-        return merged(pieces), seconds, 1 + len(instances)
+        seconds = now - max((filling - WINDOW_BUCKETS) * BUCKET_SECONDS, self._begun_at)
+        return merged(pieces), max(1.0, seconds), 1 + len(instances)
 
     def rings(self, service: str, counts: dict[tuple[str, str], Counts]) -> list[RingCounts]:
         """A service's rings, inner to outer, each with its version first and then those that it has besides."""
         known = self._known.get(service)
         if known is None:
             return []
-        arrived = self._people.arrived(service)
+        arrived = self._arrived(service)
         found = []
         for place, ring in enumerate(known.spec.rings):
             users = arrived[place] if place < len(arrived) else 0
@@ -142,7 +149,7 @@ class Experience:
             for place, piece in merged([self.own(bucket).get(service, {}), *others.values()]).items():
                 sums[place] = _sum(sums.get(place), piece.requests, piece.errors, piece.histogram)
             rings = self.rings(service, sums)
-            is_clean = known.changed_at <= begun_at
+            is_clean = known.changed_at + SETTLE_SECONDS <= begun_at
             self._epochs[service] = after(self._epochs.get(service), rings) if is_clean else begin(rings)
 
 

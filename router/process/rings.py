@@ -300,12 +300,13 @@ def _both(metric: str, piece: Piece, against: Piece) -> tuple[str, str]:
 
 
 def _between(interval: Interval, factor: float, unit: str) -> str:
-    """``between 0.02 fewer and 0.30 more points``"""
+    """``between 0.02 points fewer and 0.30 points more``"""
     fewer, more = ("fewer", "more") if unit == "points" else ("less", "more")
-
-    def end(value: float) -> str:
-        if isinf(value):
-            return "any number"
-        return f"{abs(factor * value):.3g} {fewer if value < 0 else more}"
-
-    return f"between {end(interval.low)} and {end(interval.high)}, in {unit}"
+    ends = [
+        f"{abs(factor * value):.3g} {unit} {fewer if value < 0 else more}"
+        for value in (interval.low, interval.high)
+        if not isinf(value)
+    ]
+    if len(ends) == 2:
+        return f"between {ends[0]} and {ends[1]}"
+    return f"at {'most' if isinf(interval.low) else 'least'} {ends[0]}" if ends else "too few requests to say more"
