@@ -37,8 +37,10 @@ def type_in(router: Router, *words: str) -> Done:
     return ring_router("backends", *words, config=router.config, admin=router.admin)
 
 
-def ring_router(*words: str, config: Path | None = None, admin: int = 1) -> Done:
+def ring_router(*words: str, config: Path | None = None, admin: int = 1, token: str = "") -> Done:
     env = {**os.environ, "RING_ROUTER_ADMIN": f"http://127.0.0.1:{admin}"}
+    if token:
+        env["RING_ROUTER_TOKEN"] = token
     if config is not None:
         env["RING_ROUTER_CONFIG"] = str(config)
     done = subprocess.run(

@@ -204,20 +204,27 @@ def _unreachable(url: str, error: Exception) -> AdminUnreachable:
     )
 
 
-def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
-    """``GET {admin}/api/v1/state`` of the running router. Raises ``AdminUnreachable``, which names the remedy."""
+def fetch(path: str, admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
+    """``GET {admin}/api/v1{path}`` of the running router. Raises ``AdminUnreachable``, which names the remedy."""
     try:
-        with admin_response(admin_url, "/api/v1/state") as response:
-            state = json.load(response)
+        with admin_response(admin_url, f"/api/v1{path}") as response:
+            said = json.load(response)
     except urllib.error.HTTPError as error:
+        if error.headers.get_content_type() == "application/problem+json":
+            raise AdminUnreachable(f"the router at {admin_url} refuses: {reason_in(error)}") from None
         raise AdminUnreachable(
             f"{error.url} answered {error.code} {error.reason}: is that the router's admin address?"
         ) from None
     except (OSError, HTTPException, ValueError) as error:
         raise _unreachable(admin_url, error) from None
-    if not isinstance(state, dict):
+    if not isinstance(said, dict):
         raise AdminUnreachable(f"{admin_url} did not answer with a JSON object: is that the router's admin address?")
-    return state
+    return said
+
+
+def fetch_state(admin_url: str = DEFAULT_ADMIN) -> dict[str, Any]:
+    """``/api/v1/state``. Raises ``AdminUnreachable``, which names the remedy."""
+    return fetch("/state", admin_url)
 
 
 def _asking(url: str) -> urllib.request.Request:

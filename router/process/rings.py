@@ -193,6 +193,8 @@ class Rings:
         current = sum(one.is_current for one in fresh)
         if not self._peers.is_there:
             sentence = f"only {control.instance} is known here: Redis is {store.state}"
+        elif len(fresh) == 1:
+            sentence = f"{control.instance} is the only instance"
         else:
             sentence = f"{current} of {len(fresh)} instances route by what Redis holds now"
         return Fleet(self._peers.is_there, instances, current, len(fresh), sentence)
