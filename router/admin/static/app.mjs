@@ -3,7 +3,7 @@
 
 import { act } from "./acts.mjs";
 import { banner, logout, topBar } from "./chrome.mjs";
-import { h, morph, morphChildren } from "./dom.mjs";
+import { h, morph, morphChildren, nothing } from "./dom.mjs";
 import { listenForKeys } from "./keys.mjs";
 import { showHelp } from "./help.mjs";
 import { follow, isLive, pause, store, subscribe } from "./store.mjs";
@@ -83,6 +83,10 @@ function drawScreen() {
     shown?.left?.();
     shown = null;
     if (screen.firstChild !== login()) screen.replaceChildren(login());
+    return;
+  }
+  if (store.link === "starting") {
+    if (!screen.querySelector(".nothing")) screen.replaceChildren(nothing("Connecting …"));
     return;
   }
   if (store.isPaused && shown === view) return;

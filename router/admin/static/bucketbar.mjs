@@ -7,6 +7,7 @@
 import { post, sentenceOf } from "./api.mjs";
 import { carryOut } from "./acts.mjs";
 import { h, morphChildren, s } from "./dom.mjs";
+import { versionClasses } from "./rings.mjs";
 import { isOperator } from "./store.mjs";
 import { moving, number, percent } from "./words.mjs";
 
@@ -71,6 +72,13 @@ export class BucketBar {
     return this.draft?.weights ?? this.present;
   }
 
+  /** Each ring wears the colour of what it runs. */
+  get classes() {
+    if (!this.service) return [];
+    const classOf = versionClasses(this.service);
+    return this.service.rings.map((ring) => classOf(ring.version));
+  }
+
   /** @param {number} index @param {number} to percent */
   move(index, to) {
     if (!this.service || !isOperator()) return;
@@ -102,7 +110,7 @@ export class BucketBar {
     if (!draft || !this.service) return;
     const body = { service: this.service.service, weights: this.changed(), expected_rev: draft.rev };
     try {
-      const done = await post("/weights", { ...body, reason: "a look at who would move", dry_run: true });
+      const done = await post("/weights", { ...body, reason: "…", dry_run: true });
       if (draft === this.draft) this.moves = done.moves;
     } catch (error) {
       if (draft === this.draft) this.said = sentenceOf(error);
@@ -116,7 +124,7 @@ export class BucketBar {
     const done = await carryOut({
       title: `Weights of ${this.service.service}`, path: "/weights", rev: this.draft.rev,
       body: { service: this.service.service, weights: this.changed() },
-      shares: { rings, before: this.present, after: this.wanted },
+      shares: { rings, classes: this.classes, before: this.present, after: this.wanted },
     });
     if (done) this.draft = null;
     this.render();
@@ -182,18 +190,17 @@ export class BucketBar {
 
   drawing() {
     const { rings, freeze } = /** @type {import("./shapes.mjs").ServiceFigures} */ (this.service);
+    const classes = this.classes;
     const ends = borders(this.present);
     const words = rings.map((ring) => `${ring.ring} ${percent(ring.target)}`).join(", ");
     const segments = rings.map((ring, i) => {
       const from = i ? ends[i - 1] : 0;
       return s(
         "svg",
-        { x: `${from}%`, width: `${ring.target}%`, height: 36, "data-key": ring.ring, class: ring.is_killed ? "segment is-killed" : "segment" },
+        { x: `${from}%`, width: `${ring.target}%`, height: 36, "data-key": ring.ring, class: `segment ${classes[i]}${ring.is_killed ? " is-killed" : ""}` },
         s("title", {}, `${ring.ring} ${percent(ring.target)}${ring.is_killed ? ", killed" : ""}`),
-        s("rect", { class: `s-${i % 6}`, width: "100%", height: 36 }),
+        s("rect", { width: "100%", height: 36 }),
         ring.is_killed ? s("rect", { width: "100%", height: 36, fill: "url(#hatch)" }) : null,
-        s("text", { x: 8, y: 16 }, ring.ring),
-        s("text", { class: "share", x: 8, y: 30 }, ring.is_killed ? "killed" : percent(ring.target)),
       );
     });
     return s(
@@ -201,9 +208,21 @@ export class BucketBar {
       { class: `buckets${freeze ? " frozen" : ""}`, height: 62, role: "group", "aria-label": `The hash space: ${words}` },
       segments,
       this.draft ? this.ghost() : null,
+      this.labels(),
       [0, 25, 50, 75, 100].map((tick) => s("text", { class: "tick", x: `${tick}%`, y: 57, "text-anchor": tick === 0 ? "start" : tick === 100 ? "end" : "middle" }, `${tick} %`)),
       isOperator() ? rings.slice(0, -1).map((ring, i) => this.handle(ring.ring, rings[i + 1].ring, i)) : null,
     );
+  }
+
+  /** As far as there is room: of what is wanted, not of what is. */
+  labels() {
+    const ends = borders(this.wanted);
+    return this.service?.rings.map((ring, i) => s(
+      "svg",
+      { x: `${i ? ends[i - 1] : 0}%`, width: `${this.wanted[i]}%`, height: 36, "data-key": `label ${ring.ring}`, class: `label ${this.classes[i]}${ring.is_killed ? " is-killed" : ""}` },
+      s("text", { x: 8, y: 16 }, ring.ring),
+      s("text", { class: "share", x: 8, y: 30 }, ring.is_killed ? "killed" : percent(this.wanted[i])),
+    ));
   }
 
   /** What changes hands. */
@@ -212,7 +231,7 @@ export class BucketBar {
     return borders(this.wanted).slice(0, -1).map((end, i) => {
       if (end === now[i]) return null;
       const from = Math.min(end, now[i]);
-      return s("rect", { class: `ghost s-${(end > now[i] ? i : i + 1) % 6}`, x: `${from}%`, width: `${Math.abs(end - now[i])}%`, y: 2, height: 32 });
+      return s("rect", { class: `ghost ${this.classes[end > now[i] ? i : i + 1]}`, x: `${from}%`, width: `${Math.abs(end - now[i])}%`, y: 2, height: 32 });
     });
   }
 
@@ -223,7 +242,7 @@ export class BucketBar {
     return s(
       "svg",
       {
-        class: "handle", x: `${place}%`, overflow: "visible", "data-key": `border ${inner}`, "data-border": index, role: "slider", tabindex: 0,
+        class: "handle", width: 1, x: `${place}%`, overflow: "visible", "data-key": `border ${inner}`, "data-border": index, role: "slider", tabindex: 0,
         "aria-label": `Border between ${inner} and ${outer}`, "aria-valuemin": index ? ends[index - 1] : 0, "aria-valuemax": ends[index + 1],
         "aria-valuenow": place, "aria-valuetext": `${inner} ${percent(this.wanted[index])}, ${outer} ${percent(this.wanted[index + 1])}`,
       },
@@ -238,7 +257,7 @@ export class BucketBar {
     const fields = rings.map((ring, i) => h(
       "label",
       { "data-key": ring.ring },
-      h("i", { class: `swatch s-${i % 6}` }), ring.ring, " ",
+      h("i", { class: `swatch ${this.classes[i]}` }), ring.ring, " ",
       // A number that is typed is nobody's but the typist's; another draft makes another field.
       h("input", { type: "number", min: 0, max: 100, step: 0.01, value: this.wanted[i], "data-weight": i, "data-key": `${ring.ring} ${this.wanted[i]}`, "aria-label": `Weight of ${ring.ring} in percent` }), " %",
     ));

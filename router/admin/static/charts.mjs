@@ -64,14 +64,15 @@ export function stack(parts, classOf, label) {
 export function interval(difference, decimals) {
   const { estimate, limit, verdict } = difference;
   if (!estimate) return null;
-  const reach = 1.1 * Math.max(Math.abs(estimate.low), Math.abs(estimate.high), Math.abs(limit ?? 0), 1e-9);
-  const x = (/** @type {number} */ value) => (40 * (1 + value / reach)).toFixed(2);
+  const from = Math.min(0, estimate.low);
+  const reach = Math.max(0, estimate.high, limit ?? 0) - from || 1;
+  const x = (/** @type {number} */ value) => (4 + (72 * (value - from)) / reach).toFixed(2);
   const label = `${signed(estimate.value, decimals)} [${signed(estimate.low, decimals)}, ${signed(estimate.high, decimals)}]`;
   return s(
     "svg",
     { class: `interval ${verdict}`, viewBox: "0 0 80 12", role: "img", "aria-label": label },
     s("title", {}, difference.sentence),
-    s("line", { class: "zero", x1: 40, x2: 40, y1: 0, y2: 12 }),
+    s("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 12 }),
     s("rect", { class: "band", x: x(estimate.low), width: Math.max(1, Number(x(estimate.high)) - Number(x(estimate.low))), y: 4, height: 4, rx: 2 }),
     limit === null ? null : s("line", { class: "limit", x1: x(limit), x2: x(limit), y1: 0, y2: 12 }),
     s("circle", { class: "estimate", cx: x(estimate.value), cy: 6, r: 2.6 }),

@@ -108,6 +108,7 @@ export function morphChildren(parent, wanted) {
  * @property {(row: any) => any} cell
  * @property {string} [title] what the word means
  * @property {boolean} [number] aligned to the right
+ * @property {boolean} [wide] a whole line of its own on a narrow screen
  * @property {string} [sort] the key that a click on its head sorts by
  */
 
@@ -120,20 +121,21 @@ export function morphChildren(parent, wanted) {
  */
 export function table(label, columns, rows, how) {
   const shown = /** @type {Column[]} */ (columns.filter(Boolean));
+  const classOf = (/** @type {Column} */ one) => (one.number ? "n" : one.label === "" ? "acts" : one.wide ? "wide" : null);
   const head = shown.map((column) => {
     const isSorted = column.sort !== undefined && how.sorted?.replace("-", "") === column.sort;
     const direction = how.sorted?.startsWith("-") ? "descending" : "ascending";
     const name = column.sort
       ? h("button", { class: "sort", "data-do": "sort", "data-by": column.sort }, column.label, isSorted ? (direction === "ascending" ? " ▴" : " ▾") : "")
       : column.label;
-    const attributes = { role: "columnheader", scope: "col", class: column.number ? "n" : null, title: column.title };
+    const attributes = { role: "columnheader", scope: "col", class: classOf(column), title: column.title };
     return h("th", { ...attributes, "aria-sort": isSorted ? direction : null }, name);
   });
   const body = rows.map((row) =>
     h(
       "tr",
       { role: "row", "data-key": how.key(row), ...(how.attributes?.(row) ?? {}) },
-      shown.map((one) => h("td", { role: "cell", class: one.number ? "n" : null, "data-label": one.label }, one.cell(row))),
+      shown.map((one) => h("td", { role: "cell", class: classOf(one), "data-label": one.label }, one.cell(row))),
     ),
   );
   return h(

@@ -18,11 +18,11 @@ import { moving, percent } from "./words.mjs";
  * @property {string} rev what it is based on
  * @property {string} [warning] said in so many words, before it is done
  * @property {{label: string, options: [string, any][], body: (value: any) => Record<string, any>}} [choice]
- * @property {{rings: string[], before: number[], after: number[]}} [shares] percent, inner to outer
+ * @property {{rings: string[], classes: string[], before: number[], after: number[]}} [shares] percent, inner to outer
  */
 
 /** What a dry run gives as its reason: it is written nowhere. */
-const LOOKING = "a look at what it would do";
+const LOOKING = "…";
 
 /**
  * Asks, and does it when that is wanted.
@@ -187,11 +187,11 @@ function differences(before, after) {
 }
 
 /** @param {NonNullable<Wanted["shares"]>} shares */
-function comparison({ rings, before, after }) {
+function comparison({ rings, classes, before, after }) {
   const bar = (/** @type {string} */ label, /** @type {number[]} */ values) => {
     const parts = /** @type {[string, number][]} */ (rings.map((ring, i) => [ring, values[i]]));
     const words = parts.map(([ring, value]) => `${ring} ${percent(value)}`).join(" · ");
-    const classOf = (/** @type {string} */ ring) => `s-${rings.indexOf(ring) % 6}`;
+    const classOf = (/** @type {string} */ ring) => classes[rings.indexOf(ring)];
     return h("div", { class: "row" }, h("span", {}, label), stack(parts, classOf, words), h("small", {}, words));
   };
   return h("div", { class: "comparison" }, bar("Before", before), bar("After", after));

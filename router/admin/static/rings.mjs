@@ -126,8 +126,8 @@ function annulus(service, ring, from, thickness, classOf, isChosen) {
     s("circle", { class: "track", r: middle, "stroke-width": thickness }),
     ring.is_killed ? s("circle", { class: "killed", r: middle, "stroke-width": thickness, stroke: "url(#hatch)" }) : null,
     s("g", { "data-key": "arcs" }, arcs),
-    s("circle", { class: "edge", r: from + thickness }),
-    s("circle", { class: "edge", r: from }),
+    s("circle", { class: "edge", r: from + thickness - 1 }),
+    s("circle", { class: "edge", r: from + 1 }),
     s("line", { class: "notch", x1, y1, x2, y2 }),
   );
 }

@@ -86,7 +86,7 @@ function list(rows) {
     [
       several ? { label: "Service", sort: "service", cell: (one) => one.service } : null,
       { label: "Version", sort: "version", cell: (one) => h("b", {}, one.version) },
-      { label: "Endpoint", sort: "endpoint", cell: (one) => h("span", {}, h("code", {}, one.endpoint), one.name ? h("small", { class: "quiet" }, one.name) : null) },
+      { label: "Endpoint", wide: true, sort: "endpoint", cell: (one) => h("span", {}, h("code", {}, one.endpoint), one.name ? h("small", { class: "quiet" }, one.name) : null) },
       { label: "State", sort: "state", cell: state },
       { label: "Last check", title: "Active checks", cell: check },
       { label: "Weight", number: true, sort: "weight", cell: (one) => one.weight },

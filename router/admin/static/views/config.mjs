@@ -64,7 +64,7 @@ function problems() {
   return h(
     "section",
     { class: "card problems", "aria-label": "Problems of the file" },
-    h("h2", {}, known.problems.length ? counted(known.problems.length, "problem") : "The file is refused", h("small", { class: "quiet" }, `Revision ${known.revision} goes on until they are mended.`)),
+    h("h2", {}, known.problems.length ? counted(known.problems.length, "problem") : "The file is refused", h("small", { class: "quiet" }, `Revision ${known.revision} goes on until the file is mended.`)),
     known.problems.length ? known.problems.map(problem) : h("p", { class: "problem" }, known.error),
   );
 }
@@ -115,7 +115,7 @@ function list(rows) {
   return table(
     "Values in force",
     [
-      { label: "Key", cell: (one) => h("code", {}, one.path) },
+      { label: "Key", wide: true, cell: (one) => h("code", {}, one.path) },
       { label: "Value", cell: (one) => h("span", {}, h("code", { class: "value" }, text(one.value)), one.origin === "redis" || one.origin === "start" ? h("small", { class: "quiet" }, `file: ${text(one.file_value)}`) : null) },
       { label: "From", cell: (one) => h("span", { class: `origin ${one.origin}`, title: ORIGINS[one.origin] }, one.origin) },
       { label: "Where", cell: (one) => h("span", { class: "quiet" }, one.place) },

@@ -45,7 +45,7 @@ export function ringTable(service, chosen) {
 /** @param {Row} row */
 function ringCell({ ring, version }) {
   if (!version.is_target) return h("span", { class: "quiet" }, `└ ${ring.ring}`);
-  const members = ring.members ? h("small", { class: "quiet" }, counted(ring.members, "member")) : null;
+  const members = ring.members ? h("small", { class: "quiet nowrap" }, counted(ring.members, "member")) : null;
   return h("span", {}, h("b", {}, ring.ring), ring.is_killed ? h("span", { class: "badge breached" }, "killed") : null, members);
 }
 

@@ -7,7 +7,7 @@ import { h, nothing } from "../dom.mjs";
 import { ringPicture } from "../rings.mjs";
 import { announce } from "../toast.mjs";
 import { now, refreshFleet, store } from "../store.mjs";
-import { ago, clock, counted, VERDICTS } from "../words.mjs";
+import { ago, clock, counted, moment, VERDICTS } from "../words.mjs";
 import { badge } from "../badge.mjs";
 import { fleetPanel } from "./fleet.mjs";
 import { ringTable } from "./ring_table.mjs";
@@ -122,7 +122,7 @@ function events() {
     h(
       "li",
       { class: one.kind, "data-key": `${one.at} ${one.sentence} ${store.sentences.length - i}` },
-      h("time", { title: ago(one.at, now()) }, clock(one.at)),
+      h("time", { title: moment(one.at) }, now() - one.at < 43200 ? clock(one.at) : ago(one.at, now())),
       h("span", {}, one.service ? h("b", {}, one.service, " ") : null, one.sentence, one.author ? h("span", { class: "quiet" }, ` · ${one.author}`) : null),
     ),
   );

@@ -98,14 +98,16 @@ export class Tap {
 
 /** @param {(import("../shapes.mjs").Tapped & {id: number})[]} rows */
 function requests(rows) {
+  const several = Object.keys(store.picture?.services ?? {}).length > 1;
   return table(
     "Live requests",
     [
       { label: "Time", cell: (one) => clock(one.at) },
       { label: "Method", cell: (one) => one.method },
-      { label: "Path", cell: (one) => h("code", { class: "path", title: one.path }, one.path) },
+      several ? { label: "Service", cell: (one) => one.service } : null,
+      { label: "Path", wide: true, cell: (one) => h("code", { class: "path", title: one.path }, one.path) },
       { label: "Status", number: true, cell: (one) => h("span", { class: one.status >= 500 ? "problem" : "" }, one.status >= 500 ? "✗ " : "", one.status) },
-      { label: "Ring", cell: (one) => h("span", {}, one.ring || "–", h("small", { class: "quiet" }, ` ${one.service}`)) },
+      { label: "Ring", cell: (one) => one.ring || "–" },
       { label: "Version", cell: (one) => one.version || "–" },
       { label: "Reason", cell: (one) => h("span", { title: REASONS[one.reason] }, one.reason || "–") },
       { label: "Took", number: true, cell: (one) => duration(one.duration * 1000) },

@@ -1,0 +1,47 @@
+"""The ways in: reads that are open, the one-time link, and a session that is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.admin import VIEWER, House, administered
+from tests.browser.tab import needs_browser, tab
+from tests.browser.test_onlooker import nothing_acts
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+pytestmark = [needs_browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_who_comes_by_the_link_is_an_operator_and_everybody_else_may_look(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with administered(tmp_path, tokens="") as house:
+        async with tab(browser, house.base, excused=("503",)) as reader:
+            await reader.open()
+            await reader.sees("LIVE")
+            await reader.sees("The config file alone decides")
+            await nothing_acts(reader)
+            await reader.open(link_of(house))
+            await reader.page.get_by_role("button", name="Freeze…").click()
+            await reader.sees("This router has no `redis:`")
+
+
+def link_of(house: House) -> str:
+    """The path of the one-time link, from the log."""
+    return "/ui/login?once=" + house.router.log.read_text().partition("/ui/login?once=")[2].split()[0]
+
+
+async def test_a_session_that_a_restart_has_ended_is_asked_for_its_token(browser: Browser, tmp_path: Path) -> None:
+    async with administered(tmp_path) as house:
+        async with tab(browser, house.base, excused=("ERR_", "Failed to load")) as viewer:
+            await viewer.log_in(VIEWER)
+            os.kill(house.router.control_pid(), signal.SIGKILL)
+            await viewer.page.get_by_label("Token").wait_for(timeout=20_000)
+            await viewer.log_in(VIEWER)
