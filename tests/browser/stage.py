@@ -53,7 +53,10 @@ POINTS = 60
 
 def wave(middle: float, reach: float, phase: float) -> list[float]:
     """A minute of a figure that goes up and down."""
-    return [round(middle + reach * (math.sin(i / 5 + phase) + 0.5 * math.sin(i / 1.7 + 2 * phase)), 2) for i in range(POINTS)]
+    return [
+        round(middle + reach * (math.sin(i / 5 + phase) + 0.5 * math.sin(i / 1.7 + 2 * phase)), 2)
+        for i in range(POINTS)
+    ]
 
 
 def version(
@@ -85,7 +88,9 @@ def version(
     )  # fmt: skip
 
 
-def difference(metric: Any, verdict: Verdict, value: float, low: float, high: float, limit: float, words: str) -> Difference:
+def difference(
+    metric: Any, verdict: Verdict, value: float, low: float, high: float, limit: float, words: str
+) -> Difference:
     return Difference(metric, verdict, words, Estimate(value, low, high), limit)
 
 
@@ -105,7 +110,9 @@ def shop() -> ServiceFigures:
             difference("p95", "within", 3.0, 1.4, 4.4, 5.0, "p95 21.2 ms against 18.2 ms: between 1.4 and 4.4 ms slower"),
         ],
     )  # fmt: skip
-    stayed = version("v2", 31.3, "no_data", is_target=False, share=38.6, success=99.95, p95=18.4, reasons={"fallback": 1878})
+    stayed = version(
+        "v2", 31.3, "no_data", is_target=False, share=38.6, success=99.95, p95=18.4, reasons={"fallback": 1878}
+    )
     beta = version(
         "v4", 8.2, "breached", success=97.4, p95=46.0, beside="everyone/v2", reasons={"propagated": 60, "hash": 432},
         differences=[
@@ -195,10 +202,14 @@ def refused() -> ConfigState:
         "router.yaml", 31, 17, "weights of shop sum to 105 percent", "The rings before the default one have 100 at the most.",
         "        weight: 85   # was 80",
     )  # fmt: skip
-    return ConfigState(**{**{f: getattr(whole, f) for f in whole.__struct_fields__}, "error": "1 problem", "problems": [problem]})
+    return ConfigState(
+        **{**{f: getattr(whole, f) for f in whole.__struct_fields__}, "error": "1 problem", "problems": [problem]}
+    )
 
 
-def entry(number: int, age: float, actor: str, source: str, action: str, sentence: str, reason: str, **more: Any) -> AuditEntry:
+def entry(
+    number: int, age: float, actor: str, source: str, action: str, sentence: str, reason: str, **more: Any
+) -> AuditEntry:
     fields: dict[str, Any] = {"fields": [], "before": [], "after": [], "rev": str(number), "can_undo": False, **more}
     return AuditEntry(
         id=f"17640440001{number}-0", service="shop", at=time.time() - age, actor=actor, host="laptop", source=source,
@@ -340,7 +351,9 @@ class Stage:
     # -- Levers
 
     async def change(self, wanted: Change | Reload, actor: str) -> Done:
-        return Done(wanted.dry_run, ["early 20 → 25 percent"], "42.9f3ac1d0", "HSET 'rings:{shop}:weights' early 25 rev 43")
+        return Done(
+            wanted.dry_run, ["early 20 → 25 percent"], "42.9f3ac1d0", "HSET 'rings:{shop}:weights' early 25 rev 43"
+        )
 
 
 @asynccontextmanager

@@ -83,7 +83,9 @@ class Tab:
 
     def watch(self) -> None:
         page = self.page
-        page.on("console", lambda said: self.note(f"console {said.type}: {said.text}", said.type in ("error", "warning")))
+        page.on(
+            "console", lambda said: self.note(f"console {said.type}: {said.text}", said.type in ("error", "warning"))
+        )
         page.on("pageerror", lambda error: self.note(f"error: {error}"))
         page.on("request", lambda asked: self.note(f"off origin: {asked.url}", self._is_elsewhere(asked.url)))
 

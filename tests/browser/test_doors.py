@@ -23,14 +23,17 @@ async def test_who_comes_by_the_link_is_an_operator_and_everybody_else_may_look(
     browser: Browser, tmp_path: Path
 ) -> None:
     async with administered(tmp_path, tokens="") as house:
-        async with tab(browser, house.base, excused=("503",)) as reader:
+        async with tab(browser, house.base) as reader:
             await reader.open()
             await reader.sees("LIVE")
             await reader.sees("The config file alone decides")
             await nothing_acts(reader)
             await reader.open(link_of(house))
-            await reader.page.get_by_role("button", name="Freeze…").click()
-            await reader.sees("This router has no `redis:`")
+            await reader.sees("operator")
+            assert await reader.page.locator("[data-act], [role=slider]").count() == 0
+            await reader.go("Config")
+            await reader.page.get_by_role("button", name="Read the file now…").click()
+            await reader.sees("Nothing would change: it is so already.")
 
 
 def link_of(house: House) -> str:

@@ -98,7 +98,9 @@ async def send(house: House, path: str) -> None:
     writer.close()
 
 
-async def test_a_config_file_with_errors_is_on_every_screen_and_its_errors_on_one(browser: Browser, house: House) -> None:
+async def test_a_config_file_with_errors_is_on_every_screen_and_its_errors_on_one(
+    browser: Browser, house: House
+) -> None:
     config = house.router.config
     whole = config.read_text()
     async with tab(browser, house.base) as viewer:

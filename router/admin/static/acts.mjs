@@ -3,7 +3,7 @@
 
 import { h } from "./dom.mjs";
 import { review } from "./review.mjs";
-import { isOperator, store } from "./store.mjs";
+import { changed, hasLevers, isOperator, store } from "./store.mjs";
 import { toast } from "./toast.mjs";
 
 /**
@@ -14,7 +14,7 @@ import { toast } from "./toast.mjs";
  * @param {string} [className]
  */
 export function actButton(act, label, data, className = "small") {
-  if (!isOperator()) return null;
+  if (act === "reload" ? !isOperator() : !hasLevers()) return null;
   const attributes = Object.fromEntries(Object.entries(data).map(([name, value]) => [`data-${name}`, value]));
   return h("button", { type: "button", class: className, "data-act": act, ...attributes }, label);
 }
@@ -22,7 +22,10 @@ export function actButton(act, label, data, className = "small") {
 /** @param {import("./review.mjs").Wanted} wanted */
 export async function carryOut(wanted) {
   const done = await review(wanted);
-  if (done) toast(`${done.changes.join("; ")} · rev ${done.rev}`);
+  if (done) {
+    changed(wanted.body.service, done.rev);
+    toast(`${done.changes.join("; ")} · rev ${done.rev}`);
+  }
   return done;
 }
 

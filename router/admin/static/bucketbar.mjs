@@ -8,7 +8,7 @@ import { post, sentenceOf } from "./api.mjs";
 import { carryOut } from "./acts.mjs";
 import { h, morphChildren, s } from "./dom.mjs";
 import { versionClasses } from "./rings.mjs";
-import { isOperator } from "./store.mjs";
+import { hasLevers } from "./store.mjs";
 import { moving, number, percent } from "./words.mjs";
 
 const STEP = 1;
@@ -17,6 +17,8 @@ const LEAP = 5;
 /** A mouse lands on whole halves. */
 const SNAP = 0.5;
 const SETTLE_MS = 120;
+/** Pictures after which what was applied has to be in them. */
+const CATCH_UP = 3;
 
 const round = (/** @type {number} */ value) => Math.round(value * 100) / 100;
 
@@ -49,6 +51,8 @@ export class BucketBar {
     /** The wanted weights, and the revision that they are based on. @type {{weights: number[], rev: string} | null} */
     this.draft = null;
     this.said = "";
+    /** Pictures to go until what was applied is shown by them; 0: nothing was. */
+    this.applied = 0;
     /** @type {import("./shapes.mjs").Move[] | null} */
     this.moves = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -61,6 +65,10 @@ export class BucketBar {
     if (this.service?.service !== service.service) this.draft = null;
     this.service = service;
     if (this.draft && this.draft.weights.length !== service.rings.length) this.draft = null;
+    if (this.applied && (this.isSame(this.wanted) || --this.applied === 0)) {
+      this.applied = 0;
+      this.draft = null;
+    }
     this.render();
   }
 
@@ -72,6 +80,11 @@ export class BucketBar {
     return this.draft?.weights ?? this.present;
   }
 
+  /** @param {number[]} weights */
+  isSame(weights) {
+    return weights.every((weight, i) => weight === this.present[i]);
+  }
+
   /** Each ring wears the colour of what it runs. */
   get classes() {
     if (!this.service) return [];
@@ -81,15 +94,15 @@ export class BucketBar {
 
   /** @param {number} index @param {number} to percent */
   move(index, to) {
-    if (!this.service || !isOperator()) return;
+    if (!this.service || !hasLevers()) return;
     this.want(moved(this.wanted, index, to));
   }
 
   /** @param {number[]} weights */
   want(weights) {
     if (!this.service) return;
-    const isSame = weights.every((weight, i) => weight === this.present[i]);
-    this.draft = isSame ? null : { weights, rev: this.draft?.rev ?? this.service.rev };
+    this.applied = 0;
+    this.draft = this.isSame(weights) ? null : { weights, rev: this.draft?.rev ?? this.service.rev };
     this.moves = null;
     this.said = "";
     this.render();
@@ -126,7 +139,7 @@ export class BucketBar {
       body: { service: this.service.service, weights: this.changed() },
       shares: { rings, classes: this.classes, before: this.present, after: this.wanted },
     });
-    if (done) this.draft = null;
+    if (done) this.applied = CATCH_UP;
     this.render();
   }
 
@@ -185,7 +198,7 @@ export class BucketBar {
   render() {
     if (!this.service) return;
     morphChildren(this.bar, [this.drawing()]);
-    morphChildren(this.panel, [isOperator() ? this.controls() : "", this.effect()].filter((one) => one !== "").map((one) => /** @type {Node} */ (one)));
+    morphChildren(this.panel, [hasLevers() ? this.controls() : "", this.effect()].filter((one) => one !== "").map((one) => /** @type {Node} */ (one)));
   }
 
   drawing() {
@@ -210,7 +223,7 @@ export class BucketBar {
       this.draft ? this.ghost() : null,
       this.labels(),
       [0, 25, 50, 75, 100].map((tick) => s("text", { class: "tick", x: `${tick}%`, y: 57, "text-anchor": tick === 0 ? "start" : tick === 100 ? "end" : "middle" }, `${tick} %`)),
-      isOperator() ? rings.slice(0, -1).map((ring, i) => this.handle(ring.ring, rings[i + 1].ring, i)) : null,
+      hasLevers() ? rings.slice(0, -1).map((ring, i) => this.handle(ring.ring, rings[i + 1].ring, i)) : null,
     );
   }
 
@@ -262,14 +275,14 @@ export class BucketBar {
       h("input", { type: "number", min: 0, max: 100, step: 0.01, value: this.wanted[i], "data-weight": i, "data-key": `${ring.ring} ${this.wanted[i]}`, "aria-label": `Weight of ${ring.ring} in percent` }), " %",
     ));
     const rest = this.wanted.at(-1) ?? 0;
-    const buttons = this.draft
+    const buttons = this.draft && !this.applied
       ? [h("button", { type: "button", class: "primary", "data-draft": "review" }, "Review change…"), h("button", { type: "button", "data-draft": "drop" }, "Discard")]
       : [];
     return h("div", { class: "fields", "data-key": "fields" }, fields, h("span", { class: "quiet" }, `${this.service?.rings.at(-1)?.ring} ${number(rest, 2)} %`), buttons);
   }
 
   effect() {
-    if (!this.draft) return "";
+    if (!this.draft || this.applied) return "";
     if (this.said) return h("p", { class: "problem", role: "alert" }, "✗ ", this.said);
     if (!this.moves) return h("p", { class: "quiet" }, "…");
     const text = this.moves.length ? this.moves.map(moving).join(" · ") : "Nobody moves.";

@@ -62,12 +62,20 @@ function tell(event) {
 
 export const now = () => Date.now() / 1000;
 export const isOperator = () => known.session?.role === "operator";
+/** Whether the levers would move anything: without Redis the config file alone decides. */
+export const hasLevers = () => isOperator() && known.picture !== null && known.picture.store !== "off";
 export const isLive = () => known.link === "live" && now() - known.seenAt < STALE_SECONDS;
 
 /** A pause freezes what is shown; what happens meanwhile is kept. */
 export function pause() {
   known.isPaused = !known.isPaused;
   tell("link");
+}
+
+/** What we have changed ourselves is no surprise, even before the next tick has it. @param {string} service @param {string} rev */
+export function changed(service, rev) {
+  const shown = known.picture?.services[service];
+  if (shown) shown.rev = rev;
 }
 
 let hangUp = new AbortController();
