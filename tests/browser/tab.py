@@ -28,6 +28,7 @@ else:
     WHY = "" if shutil.which("chromium") else "chromium is not installed: apt-get install chromium"
 
 needs_browser = pytest.mark.skipif(bool(WHY), reason=WHY)
+# Where the stories put what the screens looked like.
 SHOTS = Path(os.environ.get("RING_ROUTER_SHOTS", "build/screenshots"))
 WAIT_MS = 10_000
 
@@ -74,10 +75,9 @@ class Tab:
         # By frames, not by a timer; and as a function: a string would be evaluated, which the page's policy forbids.
         await self.page.wait_for_function(f"() => {expression}", timeout=WAIT_MS)
 
-    async def shot(self, name: str, *, whole: bool = False) -> Path:
-        """An artefact for people; in ``RING_ROUTER_SHOTS``."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        path = SHOTS / f"{name}.png"
+    async def shot(self, name: str, *, whole: bool = False, place: Path = SHOTS) -> Path:
+        """A picture for people; the directory is made."""
+        path = place / f"{name}.png"
         await self.page.screenshot(path=path, full_page=whole, animations="disabled")
         return path
 
@@ -110,7 +110,7 @@ async def running_browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def tab(browser: Browser, base: str, *, excused: tuple[str, ...] = (), **context: Any) -> AsyncIterator[Tab]:
-    """A tab of nobody: no cookie, nothing stored. ``context`` is what Playwright takes for one: viewport, color_scheme …"""
+    """A tab of nobody: no cookie, nothing stored. ``context`` is what Playwright takes: viewport, color_scheme …"""
     context = {"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce", **context}
     room = await browser.new_context(**context)
     room.set_default_timeout(WAIT_MS)

@@ -1,4 +1,4 @@
-"""Each screen in both themes, on a telephone and on a desk: nothing sticks out, nothing is missing. And pictures of them.
+"""Each screen in both themes, on a telephone and on a desk: nothing sticks out, nothing is missing. With pictures.
 
 On a stage: every verdict at once, and a fleet with one that is behind. ``RING_ROUTER_SHOTS`` says where pictures go.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from tests.browser.stage import Stage, on_stage, refused, shop
+from tests.browser.invented import refused, shop
+from tests.browser.stage import Stage, on_stage
 from tests.browser.tab import Tab, needs_browser, tab
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 pytestmark = [needs_browser, pytest.mark.asyncio(loop_scope="module")]
 
-SCREENS = {"rings": "Who gets what", "explain": "Tap", "backends": "10.0.4.11:8080", "config": "In force", "audit": "v3 holds in canary since noon"}
+SCREENS = {
+    "rings": "Who gets what",
+    "explain": "Tap",
+    "backends": "10.0.4.11:8080",
+    "config": "In force",
+    "audit": "v3 holds in canary since noon",
+}
 
 
 @pytest.mark.parametrize("width", [400, 1400])

@@ -128,6 +128,10 @@ function run(element) {
 }
 
 document.addEventListener("click", (event) => {
+  if (event.target instanceof HTMLElement && event.target.matches(".skip")) {
+    event.preventDefault();
+    screen.focus();
+  }
   const target = event.target instanceof Element ? event.target.closest("[data-act], [data-do]") : null;
   if (target instanceof HTMLElement && target.dataset.act) act(target);
   else if (target instanceof HTMLElement || target instanceof SVGElement) run(target);

@@ -4,11 +4,11 @@
 import { h } from "./dom.mjs";
 import { VERDICTS } from "./words.mjs";
 
-/** @param {import("./shapes.mjs").Verdict} verdict */
+/** @param {string} verdict one of `VERDICTS` */
 export function badge(verdict) {
   const { icon, word, means } = VERDICTS[verdict];
   return h("span", { class: `badge ${verdict}`, title: means }, glyph(verdict), ` ${word}`);
 }
 
-/** @param {import("./shapes.mjs").Verdict} verdict */
+/** @param {string} verdict */
 export const glyph = (verdict) => h("span", { class: `glyph ${verdict}`, "aria-hidden": "true" }, VERDICTS[verdict].icon);

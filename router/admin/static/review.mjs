@@ -112,11 +112,12 @@ class Review {
       this.effect.replaceChildren(h("p", { class: "quiet" }, "Nothing would change: it is so already."));
       return;
     }
-    const copy = h("button", { type: "button", class: "small", onclick: () => navigator.clipboard?.writeText(done.command) }, "Copy");
+    const copy = h("button", { type: "button", class: "small" }, "Copy");
+    copy.addEventListener("click", () => void navigator.clipboard.writeText(done.command).then(() => { copy.textContent = "Copied"; }));
     this.effect.replaceChildren(
       h("ul", { class: "changes" }, done.changes.map((one) => h("li", {}, one))),
       done.moves.length ? h("ul", { class: "moves" }, done.moves.map((one) => h("li", {}, arrow(one), " ", moving(one)))) : "",
-      h("div", { class: "command" }, h("span", {}, "The same by hand"), h("code", {}, done.command), copy),
+      h("div", { class: "command" }, h("span", {}, "The same by hand"), h("code", {}, done.command), navigator.clipboard ? copy : null),
     );
   }
 

@@ -5,7 +5,7 @@
  */
 
 import { s } from "./dom.mjs";
-import { NONE, percent, rate, VERDICTS } from "./words.mjs";
+import { NONE, percent, rate, standingOf, VERDICTS } from "./words.mjs";
 
 const INNER = 46;
 const OUTER = 196;
@@ -95,7 +95,7 @@ function sentence(service, ring) {
   const share = shareOf(service, ring);
   const actual = share === null ? "no traffic" : `${percent(share, 1)} of the requests`;
   const killed = ring.is_killed ? ", killed" : "";
-  return `${ring.ring}${killed}: target ${percent(ring.target)}, ${actual}, ${ring.version}, ${VERDICTS[ring.verdict].word}`;
+  return `${ring.ring}${killed}: target ${percent(ring.target)}, ${actual}, ${ring.version}, ${VERDICTS[standingOf(ring)].word}`;
 }
 
 /**
@@ -142,7 +142,8 @@ function leader(service, ring, radius, y) {
   const share = shareOf(service, ring);
   const start = Math.max(-0.8 * radius, Math.min(0.8 * radius, y));
   const x = Math.sqrt(radius * radius - start * start);
-  const verdict = VERDICTS[ring.verdict];
+  const standing = standingOf(ring);
+  const verdict = VERDICTS[standing];
   const actual = share === null ? "no traffic" : `${percent(share, 1)} actual`;
   return s(
     "g",
@@ -151,6 +152,6 @@ function leader(service, ring, radius, y) {
     s("circle", { cx: x.toFixed(1), cy: start.toFixed(1), r: 2.5 }),
     s("text", { class: "name", x: LABELS_AT, y: y - 3 }, ring.ring, s("tspan", { class: "runs", dx: 6 }, ring.version || NONE)),
     s("text", { class: "figures", x: LABELS_AT, y: y + 13 }, `${percent(ring.target)} target · ${actual}`),
-    s("text", { class: "figures", x: LABELS_AT, y: y + 29 }, s("tspan", { class: `glyph ${ring.verdict}` }, verdict.icon), ` ${ring.is_killed ? "killed · " : ""}${verdict.word}`),
+    s("text", { class: "figures", x: LABELS_AT, y: y + 29 }, s("tspan", { class: `glyph ${standing}` }, verdict.icon), ` ${ring.is_killed ? "killed · " : ""}${verdict.word}`),
   );
 }

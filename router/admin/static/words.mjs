@@ -9,7 +9,15 @@ export const VERDICTS = {
   breached: { icon: "✗", word: "breached", means: "proven worse than what is tolerated" },
   collecting: { icon: "◔", word: "collecting", means: "neither proven better nor worse yet" },
   no_data: { icon: "○", word: "no data", means: "no traffic here, or none to compare it with" },
+  baseline: { icon: "◇", word: "baseline", means: "what the rings further in are compared with" },
 };
+
+/**
+ * What is said of a ring: the default one is compared with nothing.
+ * @param {{is_default: boolean, verdict: string, versions: {requests: number}[]}} ring
+ */
+export const standingOf = (ring) =>
+  ring.is_default && ring.verdict === "no_data" && ring.versions.some((one) => one.requests > 0) ? "baseline" : ring.verdict;
 
 /** @type {Record<string, string>} */
 export const REASONS = {

@@ -6,7 +6,7 @@ import { badge } from "../badge.mjs";
 import { interval, sparkline, stack } from "../charts.mjs";
 import { h, table } from "../dom.mjs";
 import { shareOf, versionClasses } from "../rings.mjs";
-import { counted, duration, NONE, number, percent, rate, REASONS, signed, VERDICTS } from "../words.mjs";
+import { counted, duration, NONE, number, percent, rate, REASONS, signed, standingOf, VERDICTS } from "../words.mjs";
 
 /** @typedef {{ring: import("../shapes.mjs").RingFigures, version: import("../shapes.mjs").VersionFigures}} Row */
 
@@ -25,12 +25,12 @@ export function ringTable(service, chosen) {
       { label: "Version", cell: ({ ring, version }) => h("span", {}, h("i", { class: `swatch ${classOf(version.version)}` }), version.version, version.version === ring.version ? null : h("small", { class: "quiet" }, " not its own")) },
       { label: "Target", number: true, title: "What the weights give it, of the hash space", cell: ({ ring, version }) => (version.is_target ? percent(ring.target) : NONE) },
       { label: "Actual", number: true, title: "Its part of the requests, with the bounds that the truth is between", cell: (row) => actual(service, row) },
-      { label: "Requests", number: true, title: "A second, over the last minute", cell: requests },
+      { label: "Req/s", number: true, title: "Requests a second, over the window", cell: requests },
       { label: "Success", number: true, title: "Requests that were not answered with 5xx", cell: success },
       ...["p50", "p95", "p99"].map((name) => ({ label: name, number: true, title: "Milliseconds until the answer was over", cell: (/** @type {any} */ { version }) => duration(version[name]) })),
       { label: "Δ errors", title: "Errors beside the ring further out, in percentage points", cell: ({ version }) => difference(version, "errors", "pp", 2) },
       { label: "Δ p95", title: "p95 beside the ring further out, in milliseconds", cell: ({ version }) => difference(version, "p95", "ms", 1) },
-      { label: "Verdict", cell: ({ version }) => badge(version.verdict) },
+      { label: "Verdict", cell: ({ ring, version }) => badge(version.is_target && ring.is_default ? standingOf(ring) : version.verdict) },
       { label: "Assigned by", title: "How its users came into the ring", cell: assigned },
       acts ? { label: "", cell: (row) => actions(service.service, row) } : null,
     ],
