@@ -1,6 +1,7 @@
 """``python -m tests.browser.pictures``: the pictures of the docs, taken anew, in docs/screenshots.
 
-Of the stage, so that they show every verdict and are the same each time but for the clock.
+Of the stage, so that they show every verdict and are the same each time but for the clock. Pillow, which the extra
+``bench`` brings, makes them a third of the size: a repository keeps every one for ever.
 """
 
 from __future__ import annotations
@@ -8,10 +9,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from PIL import Image
+
 from tests.browser.stage import Stage, on_stage
 from tests.browser.tab import WHY, Tab, running_browser, tab
 
 PLACE = Path("docs/screenshots")
+
+
+async def take(page: Tab, name: str) -> None:
+    path = await page.shot(name, place=PLACE)
+    Image.open(path).quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 async def draft(page: Tab) -> None:
@@ -37,14 +45,14 @@ async def main() -> None:
                     await page.sees("LIVE")
                     await page.shows("svg.rings")
                     await draft(page)
-                    await page.shot(f"rings-{theme}", place=PLACE)
+                    await take(page, f"rings-{theme}")
                     await page.page.keyboard.press("Enter")
                     await page.sees("The same by hand")
-                    await page.shot(f"review-{theme}", place=PLACE)
+                    await take(page, f"review-{theme}")
                     await page.page.keyboard.press("Escape")
                     await page.go("Explain & Tap")
                     await explain(page)
-                    await page.shot(f"explain-{theme}", place=PLACE)
+                    await take(page, f"explain-{theme}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from router.admin.app import ADMIN, create_app
-from router.admin.bodies import Asked, Change, Done, Reload
+from router.admin.bodies import Asked, Change, Done, Move, Reload
 from router.admin.shapes import AuditEntry, Backends, ConfigState, Tapped, Trail
 from router.config.admin import AdminSettings
 from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series, ServiceFigures
@@ -124,9 +124,10 @@ class Stage:
     # -- Levers
 
     async def change(self, wanted: Change | Reload, actor: str) -> Done:
-        return Done(
-            wanted.dry_run, ["early 20 → 25 percent"], "42.9f3ac1d0", "HSET 'rings:{shop}:weights' early 25 rev 43"
-        )
+        """Whatever is wanted, this is what it would do; nothing moves."""
+        command = "HSET 'rings:{shop}:weights' early 25 rev 43"
+        moves = [Move("everyone", "early", "inward", 5.0)]
+        return Done(wanted.dry_run, ["early 20 → 25 percent"], self.service.rev, command, moves)
 
 
 @asynccontextmanager

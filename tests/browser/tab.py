@@ -100,7 +100,7 @@ class Tab:
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--no-proxy-server"]
+        arguments = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-lcd-text"]
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         try:
             yield browser

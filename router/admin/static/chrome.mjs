@@ -42,7 +42,8 @@ function weights(picture) {
   const [one] = services;
   const author = store.authors[one.service];
   const by = author && author.rev === one.weights_rev ? ` by ${author.actor} ${ago(author.at, now())}` : "";
-  return chip("weights", `${one.weights_rev ? `#${one.weights_rev}` : "unset"}${one.source === "redis" ? "" : ` from ${one.source}`}${by}`, `Revision ${one.rev} from ${one.source}; generation ${picture.generation}`);
+  const rev = one.weights_rev ? `#${one.weights_rev}` : "";
+  return chip("weights", `${rev}${one.source === "redis" && rev ? "" : ` from ${one.source}`}${by}`, `Revision ${one.rev} from ${one.source}; generation ${picture.generation}`);
 }
 
 /** @param {string} state */

@@ -112,13 +112,14 @@ function values() {
 
 /** @param {any[]} rows */
 function list(rows) {
+  const folder = known.path.slice(0, known.path.lastIndexOf("/") + 1);
   return table(
     "Values in force",
     [
       { label: "Key", wide: true, cell: (one) => h("code", {}, one.path) },
-      { label: "Value", cell: (one) => h("span", {}, h("code", { class: "value" }, text(one.value)), one.origin === "redis" || one.origin === "start" ? h("small", { class: "quiet" }, `file: ${text(one.file_value)}`) : null) },
+      { label: "Value", cell: (one) => h("span", {}, one.value === null ? h("span", { class: "quiet" }, "–") : h("code", { class: "value" }, text(one.value)), one.origin === "redis" || one.origin === "start" ? h("small", { class: "quiet" }, `file: ${text(one.file_value)}`) : null) },
       { label: "From", cell: (one) => h("span", { class: `origin ${one.origin}`, title: ORIGINS[one.origin] }, one.origin) },
-      { label: "Where", cell: (one) => h("span", { class: "quiet" }, one.place) },
+      { label: "Where", cell: (one) => h("span", { class: "quiet", title: one.place }, one.place.replace(folder, "")) },
     ],
     rows,
     { key: (one) => one.path },
