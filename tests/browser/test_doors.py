@@ -1,15 +1,13 @@
-"""The ways in: reads that are open, the one-time link, and a session that is over."""
+"""The way in where no token is configured: everybody may look, and one comes by the link."""
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.admin import VIEWER, House, administered
+from tests.admin import House, administered
 from tests.browser.tab import needs_browser, tab
 from tests.browser.test_onlooker import nothing_acts
 
@@ -39,12 +37,3 @@ async def test_who_comes_by_the_link_is_an_operator_and_everybody_else_may_look(
 def link_of(house: House) -> str:
     """The path of the one-time link, from the log."""
     return "/ui/login?once=" + house.router.log.read_text().partition("/ui/login?once=")[2].split()[0]
-
-
-async def test_a_session_that_a_restart_has_ended_is_asked_for_its_token(browser: Browser, tmp_path: Path) -> None:
-    async with administered(tmp_path) as house:
-        async with tab(browser, house.base, excused=("ERR_", "Failed to load")) as viewer:
-            await viewer.log_in(VIEWER)
-            os.kill(house.router.control_pid(), signal.SIGKILL)
-            await viewer.page.get_by_label("Token").wait_for(timeout=20_000)
-            await viewer.log_in(VIEWER)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,3 +155,11 @@ async def test_redis_away_is_said_and_how_old_everything_is(browser: Browser, ho
         finally:
             redis.start()
         await viewer.misses("Redis is unreachable")
+
+
+async def test_a_session_that_a_restart_has_ended_is_asked_for_its_token(browser: Browser, house: House) -> None:
+    async with tab(browser, house.base, excused=("ERR_", "Failed to load")) as viewer:
+        await viewer.log_in(VIEWER)
+        os.kill(house.router.control_pid(), signal.SIGKILL)
+        await viewer.page.get_by_label("Token").wait_for(timeout=20_000)
+        await viewer.log_in(VIEWER)
