@@ -1,0 +1,145 @@
+"""A stage for the dashboard: an admin side whose view is set up as a story needs it, without a router behind it.
+
+For what a real router cannot be brought to within a second: every verdict at once, a fleet of eighteen, a config file
+with errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from router.admin.app import ADMIN, create_app
+from router.admin.bodies import Asked, Change, Done, Move, Reload
+from router.admin.shapes import AuditEntry, Backends, ConfigState, Tapped, Trail
+from router.config.admin import AdminSettings
+from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series, ServiceFigures
+from tests.browser import invented
+
+
+class Line:
+    """A tap that has a few requests to tell, and then holds its tongue."""
+
+    def __init__(self, seen: Sequence[Tapped]) -> None:
+        self._seen = seen
+
+    async def batches(self) -> AsyncIterator[tuple[Sequence[Any], int]]:
+        yield list(self._seen), 0
+        while True:
+            await asyncio.sleep(10)
+            yield [], 0
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Stage:
+    """A view (``router.admin.view.View``) of what is put on it."""
+
+    service: ServiceFigures = field(default_factory=invented.shop)
+    store: Any = "live"
+    instances: Fleet = field(default_factory=invented.fleet)
+    configured: ConfigState = field(default_factory=invented.config)
+    entries: list[AuditEntry] = field(default_factory=invented.trail)
+    requests: list[Tapped] = field(default_factory=lambda: [invented.tapped(number) for number in range(14)])
+    port: int = 0
+
+    # -- Health
+
+    def readiness(self) -> tuple[bool, str]:
+        return True, "ready"
+
+    def metrics(self) -> bytes:
+        return b""
+
+    # -- Figures
+
+    def picture(self, _scope: Scope = "fleet") -> Picture:
+        services = {self.service.service: self.service}
+        return Picture(time.time(), "fleet", 60, self.instances.count, 42, 42, self.store, services)
+
+    def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
+        raise KeyError(f"series of {service} {ring} {version} {metric} from {begin} by {step}")
+
+    def fleet(self) -> Fleet:
+        return self.instances
+
+    # -- Looks
+
+    def settings(self) -> AdminSettings:
+        return AdminSettings.model_validate({"listen": f"127.0.0.1:{self.port}"})
+
+    def state(self) -> dict[str, Any]:
+        config = self.configured
+        return {
+            "instance": "edge-01:8080", "version": "1.0.0", "started_at": time.time() - 86_400,
+            "listen": ["0.0.0.0:8080"],
+            "config": {
+                "revision": config.revision, "loaded_at": config.loaded_at, "error": config.error, "needs_restart": [],
+            },
+            "store": {
+                "state": self.store, "staleness_seconds": 14.0 if self.store == "down" else 0.0,
+                "last_error": "connection refused",
+            },
+            "services": {self.service.service: self.service_state(self.service.service)},
+        }  # fmt: skip
+
+    def service_state(self, service: str) -> dict[str, Any] | None:
+        if service != self.service.service:
+            return None
+        return {
+            "rev": self.service.rev, "freeze": self.service.freeze, "drained": ["10.0.4.13:8080"], "refused": [],
+            "warnings": [], "versions": {name: {"up": True} for name in ("v2", "v3", "v4")},
+            "rings": [
+                {"ring": one.ring, "version": one.version, "weight": one.target, "killed": one.is_killed, "requests": 0}
+                for one in self.service.rings
+            ],
+        }  # fmt: skip
+
+    def backends(self) -> Backends:
+        return invented.backends()
+
+    def config(self) -> ConfigState:
+        return self.configured
+
+    def explain(self, asked: Asked) -> dict[str, Any]:
+        return invented.EXPLAINED
+
+    async def trail(self, services: list[str], count: int, before: str) -> Trail:
+        return Trail(self.entries[:count], True)
+
+    async def newest(self) -> list[AuditEntry]:
+        return []
+
+    def tap(self, service: str, ring: str, rate: int) -> Line:
+        return Line(self.requests)
+
+    # -- Levers
+
+    async def change(self, wanted: Change | Reload, actor: str) -> Done:
+        """Whatever is wanted, this is what it would do; nothing moves."""
+        command = "HSET 'rings:{shop}:weights' early 25 rev 43"
+        moves = [Move("everyone", "early", "inward", 5.0)]
+        return Done(wanted.dry_run, ["early 20 → 25 percent"], self.service.rev, command, moves)
+
+
+@asynccontextmanager
+async def on_stage(stage: Stage) -> AsyncIterator[tuple[str, str]]:
+    """The address of the admin side, and a one-time link's path that makes its visitor an operator."""
+    app = create_app(stage)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    stage.port = runner.addresses[0][1]
+    try:
+        yield f"http://127.0.0.1:{stage.port}", app[ADMIN].make_link() or ""
+    finally:
+        await runner.cleanup()
