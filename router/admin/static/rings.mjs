@@ -13,6 +13,8 @@ const GAP = 4;
 /** Degrees: an arc that is there can be seen. */
 const LEAST = 2;
 const LABELS_AT = 222;
+/** Below this a label has two lines instead of three. */
+const ROOMY = 60;
 
 /**
  * What part of a service's requests a ring has, in percent; null: nobody asked.
@@ -70,7 +72,7 @@ export function ringPicture(service, how) {
   });
   const labels = service.rings.map((ring, i) => {
     const radius = INNER + i * (thickness + GAP) + thickness / 2;
-    return leader(service, ring, radius, (i - (count - 1) / 2) * spacing);
+    return leader(service, ring, radius, (i - (count - 1) / 2) * spacing, spacing < ROOMY);
   });
   return s(
     "svg",
@@ -137,21 +139,23 @@ function annulus(service, ring, from, thickness, classOf, isChosen) {
  * @param {import("./shapes.mjs").RingFigures} ring
  * @param {number} radius of the annulus's middle
  * @param {number} y of the label
+ * @param {boolean} isTight
  */
-function leader(service, ring, radius, y) {
+function leader(service, ring, radius, y, isTight) {
   const share = shareOf(service, ring);
   const start = Math.max(-0.8 * radius, Math.min(0.8 * radius, y));
   const x = Math.sqrt(radius * radius - start * start);
   const standing = standingOf(ring);
   const verdict = VERDICTS[standing];
   const actual = share === null ? "no traffic" : `${percent(share, 1)} actual`;
+  const said = [s("tspan", { class: `glyph ${standing}` }, verdict.icon), ` ${ring.is_killed ? "killed · " : ""}${verdict.word}`];
   return s(
     "g",
     { class: "leader", "data-key": `leader ${ring.ring}` },
     s("polyline", { points: `${x.toFixed(1)},${start.toFixed(1)} ${LABELS_AT - 14},${y} ${LABELS_AT - 5},${y}` }),
     s("circle", { cx: x.toFixed(1), cy: start.toFixed(1), r: 2.5 }),
-    s("text", { class: "name", x: LABELS_AT, y: y - 3 }, ring.ring, s("tspan", { class: "runs", dx: 6 }, ring.version || NONE)),
+    s("text", { class: "name", x: LABELS_AT, y: y - 3 }, ring.ring, s("tspan", { class: "runs", dx: 6 }, ring.version || NONE), isTight ? s("tspan", { class: "runs", dx: 8 }, said) : null),
     s("text", { class: "figures", x: LABELS_AT, y: y + 13 }, `${percent(ring.target)} target · ${actual}`),
-    s("text", { class: "figures", x: LABELS_AT, y: y + 29 }, s("tspan", { class: `glyph ${standing}` }, verdict.icon), ` ${ring.is_killed ? "killed · " : ""}${verdict.word}`),
+    isTight ? null : s("text", { class: "figures", x: LABELS_AT, y: y + 29 }, said),
   );
 }
