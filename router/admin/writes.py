@@ -13,7 +13,7 @@ from router.admin.auth import Caller
 from router.admin.reads import VIEW, give
 from router.admin.trouble import Trouble
 
-CALLER: Final = "caller"
+CALLER: Final = web.RequestKey("caller", Caller)
 """Where a request keeps who asks."""
 
 LEVERS: Final[dict[str, type[bodies.Change] | type[bodies.Reload]]] = {
@@ -34,7 +34,7 @@ def lever(path: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     kind = LEVERS[path]
 
     async def pull(request: web.Request) -> web.StreamResponse:
-        caller: Caller = request[CALLER]
+        caller = request[CALLER]
         actor = caller.name or "?"
         log = structlog.get_logger().bind(actor=actor, lever=path[1:], address=request.remote)
         wanted = await intake.read_body(request, kind)

@@ -19,7 +19,7 @@ from router.admin.app import ADMIN, create_app
 from router.admin.bodies import Asked, Change, Done, Move, Reload
 from router.admin.shapes import AuditEntry, Backends, ConfigState, Tapped, Trail
 from router.config.admin import AdminSettings
-from router.telemetry.picture import Fleet, Metric, Picture, Scope, Series, ServiceFigures
+from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series, ServiceFigures
 from tests.browser import invented
 
 
@@ -61,8 +61,8 @@ class Stage:
 
     # -- Figures
 
-    def picture(self, _scope: Scope = "fleet") -> Picture:
-        services = {self.service.service: self.service}
+    def picture(self, _scope: Scope = "fleet", points: int = POINTS) -> Picture:
+        services = {self.service.service: invented.newest(self.service, points)}
         return Picture(time.time(), "fleet", 60, self.instances.count, 42, 42, self.store, services)
 
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
