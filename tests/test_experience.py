@@ -35,6 +35,7 @@ class World:
         self.users = [0, 0]
         self.others: dict[int, dict[str, Pieces]] = {}
         self.is_there = True
+        self.lag_seconds = 4.0
         self.generation = 0
         self.seen = Experience(self.take, lambda _: self.users, lambda: self.now)
         self.seen.fleet = self

@@ -115,9 +115,10 @@ class Feed:
         self._streams.discard(stream)
 
     def say(self, news: News) -> None:
-        """Something is other than it was."""
+        """Something is other than it was; the figures that go with it are not kept for the next tick."""
         if self._streams:
             self._publish(event("change", news))
+            self._publish(event("tick", self._view.picture(points=0)))
 
     def _publish(self, data: bytes) -> None:
         for stream in self._streams:

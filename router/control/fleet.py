@@ -29,6 +29,10 @@ ASK_SECONDS: Final = 1.0
 KEPT_SECONDS: Final = 2 * 3600
 KEPT_BUCKETS: Final = 8
 """Here: a minute, the one that fills, and one that is still read."""
+PEERS_PER_TURN: Final = 20
+"""With more instances each reads the others less often, so that Redis has not a hundred times a hundred to say."""
+LONGEST_STRIDE: Final = 5
+"""Turns; a bucket has to be read once more when it is over."""
 SERVICES_AT_ONCE: Final = 50
 """Asked about in one turn; of more services each comes less often."""
 
@@ -70,6 +74,8 @@ class Fleet:
         """When Redis answered last (Unix seconds); 0: never."""
         self.last_error = ""
         self._turn = 0
+        self._stride = 1
+        """Turns between two readings."""
         self._is_refused = False
         self._task: asyncio.Task[None] | None = None
 
@@ -77,6 +83,11 @@ class Fleet:
     def is_there(self) -> bool:
         """Whether what is known of others is of these seconds."""
         return self._is_up() and self._clock() - self.read_at < 2 * BUCKET_SECONDS
+
+    @property
+    def lag_seconds(self) -> float:
+        """How old at the most is what is known of others: their last writing, and our reading."""
+        return EVERY_SECONDS * (1 + self._stride)
 
     def peers(self, bucket: int, service: str) -> dict[str, Pieces]:
         """Instance → what it counted, of the others; nobody while Redis is away."""
@@ -98,13 +109,15 @@ class Fleet:
     async def _run(self, url: str) -> None:
         client = make_client(url)
         try:
+            turns = 0
             while True:
                 await asyncio.sleep(EVERY_SECONDS)
+                turns += 1
                 if not self._is_up():
                     continue
                 try:
                     async with asyncio.timeout(ASK_SECONDS):
-                        await self._exchange(client)
+                        await self._exchange(client, is_reading=turns % self._stride == 0)
                     self._is_refused = False
                 except NoPermissionError as error:
                     if not self._is_refused:
@@ -119,10 +132,10 @@ class Fleet:
         finally:
             await client.aclose()
 
-    async def _exchange(self, client: Redis) -> None:
+    async def _exchange(self, client: Redis, *, is_reading: bool) -> None:
         """Write what is new of this instance, and read what the others wrote."""
         now = bucket_of(self._clock())
-        names = self._services()
+        names = self._services() if is_reading else []
         some = [names[(self._turn + place) % len(names)] for place in range(min(len(names), SERVICES_AT_ONCE))]
         self._turn = (self._turn + len(some)) % max(1, len(names))
         buckets = [(bucket, service) for bucket in (now - 1, now) for service in some]
@@ -138,13 +151,16 @@ class Fleet:
         for answer in answers:
             if isinstance(answer, NoPermissionError):
                 raise answer
-        self.read_at = self._clock()
+        if is_reading:
+            self.read_at = self._clock()
         for (bucket, service), fields in zip(buckets, answers, strict=False):
             known = self._peers.setdefault(bucket, {}).setdefault(service, {})
             known |= _decoded(fields, known, unpack)
             known.pop(self._instance, None)
         for service, fields in zip(some, answers[len(buckets) :], strict=False):
             self._statuses[service] = _decoded(fields, self._statuses.get(service, {}), _status)
+        most = max(map(len, self._statuses.values()), default=1)
+        self._stride = min(LONGEST_STRIDE, -(-most // PEERS_PER_TURN) or 1)
         for by_bucket in (self._peers, self._written):
             for bucket in [bucket for bucket in by_bucket if bucket <= now - KEPT_BUCKETS]:
                 del by_bucket[bucket]
@@ -154,7 +170,8 @@ class Fleet:
         if written.get(service) != data:
             key = f"{key_of(service, 'stats')}:{bucket}"
             pipe.hset(key, self._instance, data)
-            pipe.expire(key, KEPT_SECONDS)
+            if service not in written:
+                pipe.expire(key, KEPT_SECONDS)
             written[service] = data
 
 

@@ -25,8 +25,6 @@ REPORT_SECONDS: Final = 1.0
 """What workers report has happened in the second before."""
 SETTLE_SECONDS: Final = 2.0
 """After a change, until everybody's reports are of what came after it."""
-GRACE_SECONDS: Final = 4.0
-"""After the end of a bucket, for the others' last writing of it (every 2 s) and our reading."""
 
 
 class Peers(Protocol):
@@ -34,6 +32,9 @@ class Peers(Protocol):
 
     @property
     def is_there(self) -> bool: ...
+
+    @property
+    def lag_seconds(self) -> float: ...
 
     def peers(self, bucket: int, service: str) -> dict[str, Pieces]: ...
 
@@ -101,7 +102,8 @@ class Experience:
         for (service, ring, version), piece in came.items():
             pieces = self._own.setdefault(filling, {}).setdefault(service, {})
             pieces.setdefault((ring, version), Piece({}, {}, {})).add(piece)
-        while (self._closed + 2) * BUCKET_SECONDS + GRACE_SECONDS <= now:
+        grace = REPORT_SECONDS + (self.fleet.lag_seconds if self.fleet is not None else 0.0)
+        while (self._closed + 2) * BUCKET_SECONDS + grace <= now:
             self._closed = max(self._closed + 1, filling - WINDOW_BUCKETS)  # a clock that jumps has nothing in between
             self._close(self._closed)
         for old in [bucket for bucket in self._own if bucket < filling - WINDOW_BUCKETS - 1]:
