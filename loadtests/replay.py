@@ -18,11 +18,13 @@ from typing import Any, Final
 import uvloop
 
 from router.core.audience import ConditionSpec, IdentitySpec
+from router.core.records import NO_LOG, AccessLogSpec
 from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, VersionSpec
 from router.proxy.downstream import Downstream
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream
 from router.telemetry.access_log import AccessLog
+from router.telemetry.log_sink import Sink
 
 USERS: Final = 5_000
 """More than a worker remembers lines of: a user's own line is always a new one."""
@@ -88,7 +90,7 @@ class Replay:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.plane = DataPlane(loop, lambda work, name: loop.create_task(work, name=name))
-        self.plane.install(SnapshotSpec(1, (SERVICE,), access_log="off"))
+        self.plane.install(SnapshotSpec(1, (SERVICE,), access_log=NO_LOG))
         self.client = Downstream(self.plane, self.plane.door(0), b"")
         self.client.connection_made(Nowhere())  # type: ignore[arg-type]
         self.warm: list[Upstream] = []
@@ -125,7 +127,7 @@ def calls(stats: pstats.Stats) -> int:
 async def measure(rounds: int, size: int, *, profile: bool, access_log: bool) -> None:
     replay = Replay()
     if access_log:
-        replay.plane.access_log = AccessLog(os.open(os.devnull, os.O_WRONLY), "json")
+        replay.plane.access_log = AccessLog(AccessLogSpec(), Sink(os.open(os.devnull, os.O_WRONLY)))
     for i in range(2_000):
         replay.exchange(i)
     taken = []

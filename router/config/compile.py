@@ -86,7 +86,7 @@ def snapshot_spec(
             for name, service in settings.services.items()
         ),
         listener=listener_spec(settings, addresses or [str(one.address) for one in settings.listen], before),
-        access_log=settings.access_log.format,
+        access_log=settings.access_log.spec(settings.signing_keys),
         trust=trust_spec(settings.signing_keys, settings.tokens, settings.files, key_sets),
     )
 

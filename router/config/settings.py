@@ -37,6 +37,7 @@ from router.config.identity import Identity
 from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
+from router.config.records import AccessLog, AccessLogSettings, access_log_schema
 from router.config.trust import Issuer, Mode, SigningKey
 from router.config.values import Address, check_host, check_path, check_proxy, check_redis_url
 from router.core.spec import Login, Override, ServiceSpec, TimeoutsSpec
@@ -73,12 +74,6 @@ class AdminSettings(Model):
         json_schema_extra={"default": str(_ADMIN)},
         description="Where the admin side listens; loopback by default.",
     )
-
-
-class AccessLogSettings(Model):
-    """The access log, on standard output."""
-
-    format: Literal["json", "combined", "off"] = Field(default="json", description="json, combined (as Apache) or off.")
 
 
 class ServiceTimeouts(Model):
@@ -196,8 +191,10 @@ class Settings(Model):
     )
     workers: Workers = Field(default="auto", description="Worker processes; auto is one per core.")
     state_dir: Text = Field(default="/var/lib/ring-router", description="Where the last known good snapshot is kept.")
-    access_log: AccessLogSettings = Field(
-        default=AccessLogSettings(), description="The access log, on standard output."
+    access_log: AccessLog = Field(
+        default=AccessLogSettings(),
+        json_schema_extra=access_log_schema,
+        description="A line for each request: the format alone, or all of it.",
     )
     redis: Annotated[str, AfterValidator(check_redis_url)] | None = Field(
         default=None, repr=False, description="Redis URL; absent: weights come from this file alone."

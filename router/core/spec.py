@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
+from router.core.records import JSON_LOG, AccessLogSpec
 
 Login = Literal["anonymous_first", "user_wins", "outer_wins"]
 Override = Literal["passes", "trusted", "insecure", "off"]
@@ -365,5 +366,5 @@ class SnapshotSpec:
     generation: int
     services: tuple[ServiceSpec, ...]
     listener: ListenerSpec = ListenerSpec()
-    access_log: Literal["json", "combined", "off"] = "json"
+    access_log: AccessLogSpec = JSON_LOG
     trust: TrustSpec = NOBODY

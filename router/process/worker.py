@@ -2,7 +2,7 @@
 
 It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listeners with its
 first snapshot and not before. SIGTERM drains; a second one breaks off. SIGUSR1 says that the parent is dead: it
-serves on for a while, and drains. SIGUSR2 closes the inbound listeners (sidecar).
+serves on for a while, and drains. SIGUSR2 closes the inbound listeners (sidecar). SIGHUP opens the access log anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from router.core.records import NO_LOG, AccessLogSpec
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.listening import Listening
@@ -33,6 +34,7 @@ from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
+from router.telemetry.log_sink import Sink
 from router.telemetry.messages import (
     LENGTH,
     Applied,
@@ -103,6 +105,7 @@ class Worker:
             self.loop.add_signal_handler(number, self._terminate)
         self.loop.add_signal_handler(signal.SIGUSR1, self._orphaned)
         self.loop.add_signal_handler(signal.SIGUSR2, self._close_inbound)
+        self.loop.add_signal_handler(signal.SIGHUP, self._reopen_log)
         channel = self.spawn(self._talk(), name="channel")
         self._tick()
         await self._drained.wait()
@@ -209,14 +212,7 @@ class Worker:
         if state == State.SERVING:
             self._pulse.enter(State.INSTALLING)
         plane.install(spec)
-        log = plane.access_log
-        if (log.form if log is not None else "off") != spec.access_log:
-            if log is not None:
-                plane.lines_dropped = log.dropped
-                log.close()
-            plane.access_log = None
-            if spec.access_log != "off":
-                plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, plane.lines_dropped)
+        self._log_as(spec.access_log)
         if not self._is_open:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             self._is_open = True
@@ -226,6 +222,26 @@ class Worker:
         self._pulse.enter(state)
         if not self._terms:
             await self._open(spec)
+
+    def _log_as(self, spec: AccessLogSpec) -> None:
+        """Write the access log so from now on."""
+        plane = self.plane
+        log = plane.access_log
+        if (log.spec if log is not None else NO_LOG) == spec:
+            return
+        if log is not None:
+            plane.lines_dropped = log.sink.dropped
+            log.close()
+        plane.access_log = None
+        if spec != NO_LOG:
+            descriptor = -1 if spec.path else sys.stdout.fileno()
+            plane.access_log = AccessLog(spec, Sink(descriptor, spec.path, plane.lines_dropped))
+
+    def _reopen_log(self) -> None:
+        """Its file has been moved away."""
+        if self.plane.access_log is not None:
+            self.plane.access_log.flush()
+            self.plane.access_log.sink.reopen()
 
     async def _open(self, spec: SnapshotSpec) -> None:
         """Open the listeners, or those that can be; the others are tried again, as long as nothing newer is there."""

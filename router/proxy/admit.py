@@ -16,7 +16,7 @@ from router.proxy.failures import Failure
 from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, trailers_of
 from router.proxy.grammar import FramingError
-from router.proxy.heads import RequestHead, replace_field, value_of, values
+from router.proxy.heads import RequestHead, replace_field, values
 from router.proxy.proofs import take_link, travelling, weigh
 from router.proxy.special import count_hop, last_hop, redirect, see_other
 from router.proxy.upgrade import UPGRADE_LINES, check_handshake, wants_websocket
@@ -184,8 +184,3 @@ def _follow(downstream: Downstream, head: RequestHead, cookie: bytes, is_bodiles
         downstream.partial += rest
     target = head.start.target
     downstream.answer("pass_link", lambda name, close: see_other(target, cookie, name, close), head, is_bodiless)
-
-
-def accept_of(head: RequestHead | None) -> bytes:
-    """What the client likes to get; empty where that is not known."""
-    return b"" if head is None else value_of(head.lines, b"accept")

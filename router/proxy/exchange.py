@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from router.core.hashing import UserKey
+from router.proxy import ends
 from router.proxy.attempts import (
     IDEMPOTENT,
     connect_to,
@@ -42,7 +43,7 @@ class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint",
+        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint", "flags",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
         "is_request_sent", "kept", "key", "lane", "lasting", "minted", "received", "request", "request_id", "sent",
         "sent_at", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
@@ -80,6 +81,8 @@ class Exchange:
         self._chunks_request = head.chunked
         self.outgoing: list[bytes] | None = None
         self.status = 0
+        self.flags = b""
+        """How it ended, if not as it should: see ``ends``."""
         self._is_chunked = False
         self.kept: bytes | bytearray | None = None
         """All that was sent, while it may have to be sent again."""
@@ -315,6 +318,7 @@ class Exchange:
         if self.is_finished:
             return
         downstream = self.downstream
+        self.flags = ends.flags(self, failure.value.cause)
         self._drop_upstream()
         downstream.plane.failed(failure.value.word)
         now = monotonic()
@@ -338,8 +342,9 @@ class Exchange:
         self._finish(now, False)
         downstream.finished(now)
 
-    def come_back(self) -> None:
+    def come_back(self, cause: str = ends.MOVED) -> None:
         """Its user is to ask again: a WebSocket is told so, and an event stream ends as if it were complete."""
+        self.flags = ends.flags(self, cause)
         if self.tunnel is not None:
             self.tunnel.restart()
         elif not self.is_finished:
@@ -354,9 +359,13 @@ class Exchange:
         """The client left: cancel what the endpoint is doing."""
         if self.is_finished:
             return
+        is_killed = self.downstream.plane.is_closed
         if self.tunnel is not None:
+            if is_killed:
+                self.flags = ends.flags(self, ends.KILLED)
             self._leave_tunnel()
             return
+        self.flags = ends.flags(self, ends.KILLED if is_killed else ends.CLIENT)
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
         if not self.status:
@@ -387,5 +396,5 @@ class Exchange:
         if access_log is not None:
             access_log.add(
                 now, self.client, self.start, status, self.sent, self.received, duration, self.lane,
-                self.endpoint.address if self.endpoint is not None else b"", self.request_id,
+                self.endpoint.address if self.endpoint is not None else b"", self.request_id, self.flags, self.key,
             )  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
+from router.proxy import ends
 from router.proxy.changes import Changes
 from router.proxy.client import UNIX
 from router.proxy.door import Door
@@ -39,12 +40,7 @@ from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import (
-    ProofKey,
-    RingKey,
-    WorkerCounters,
-    read_meters,
-)
+from router.telemetry.counters import ProofKey, RingKey, WorkerCounters, read_meters
 from router.telemetry.meters import RingMeter
 
 RESERVED_DESCRIPTORS: Final = 64
@@ -80,7 +76,7 @@ class DataPlane:
         """Of those who listen to requests; None while nobody does."""
         self.lines_dropped = 0
         """By access logs that are closed."""
-        self.is_draining = False
+        self.is_draining = self.is_closed = False
         self._spawn = spawn
         self._chance = Random().random
         self.recovery = Recovery(self)
@@ -342,7 +338,7 @@ class DataPlane:
             failures=self._failures,
             proofs=self.proofs,
             tunnels=self.tunnels,
-            access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
+            access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
 
     async def drain(self, patience: float = 0.0) -> None:
@@ -370,7 +366,7 @@ class DataPlane:
         """The time to drain is over: WebSockets are told to come back. Whether nothing else is in flight."""
         for downstream in tuple(self._connections):
             if downstream.exchange is not None and downstream.exchange.tunnel is not None:
-                downstream.exchange.tunnel.restart()
+                downstream.exchange.come_back(ends.KILLED)
         return all(downstream.exchange is None for downstream in self._connections)
 
     def leave(self, doors: Collection[Door]) -> None:
@@ -381,6 +377,7 @@ class DataPlane:
 
     def close(self) -> None:
         """Break off what is left."""
+        self.is_closed = True
         self.wheel.stop()
         self.recovery.stop()
         for downstream in (*self._connections, *self._refused):
