@@ -13,7 +13,7 @@ from router.config.settings import Settings, json_schema
 from router.config.values import parse_duration, parse_percent
 from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.live import Live
-from router.core.records import JSON_LOG, NO_LOG, AccessLogSpec
+from router.core.records import JSON_LOG, NO_LOG, AccessLogSpec, TracingSpec
 from router.core.spec import EndpointSpec, ListenerSpec, SocketSpec, TimeoutsSpec
 
 REPOSITORY = Path(__file__).parent.parent
@@ -176,6 +176,10 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         ("access_log: {sample: {2xx: 1.5}}", "less than or equal to 1"),
         ("access_log: {sample: {200: 1}}", "2xx"),
         ("access_log: {identity: hashed}", "signing_keys"),
+        ("tracing: {sample: 1}", "`endpoint` is missing"),
+        ("tracing: {endpoint: collector:4318}", "http://127.0.0.1:4318"),
+        ("tracing: {endpoint: http://a/v1/traces}", "leave /v1/traces out"),
+        ("tracing: {endpoint: http://a, sample: -1}", "greater than or equal to 0"),
         ("redis: http://x", "redis://"),
         ("redis: redis://h:99999", "port"),
         ("redis: 'unix://'", "socket"),
@@ -412,3 +416,10 @@ def test_the_access_log_is_a_word_or_all_of_it() -> None:
     assert b"one secret" not in hashed[0].identity_key
     other = "signing_keys: [{id: b, secret: 'the other secret'}]\n"
     assert log("access_log: {identity: hashed}\n" + other).identity_key != hashed[0].identity_key
+
+
+def test_tracing_tells_workers_the_share_and_control_the_rest() -> None:
+    settings = parse("tracing: {endpoint: http://h:4318/in/, sample: 0.25, service_name: edge}\n" + SHOP)
+    assert snapshot_spec(settings, {}, 1).tracing == TracingSpec(0.25)
+    assert settings.spans_to == ("http://h:4318/in/v1/traces", "edge")
+    assert (snapshot_spec(parse(SHOP), {}, 1).tracing, parse(SHOP).spans_to) == (None, None)

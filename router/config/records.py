@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from router.config.document import Document
 from router.config.model import Model, Text
 from router.config.trust import SigningKey
-from router.core.records import AccessLogSpec, LogFormat
+from router.core.records import AccessLogSpec, LogFormat, TracingSpec
 
 _STDOUT: Final = "stdout"
+_TRACES: Final = "/v1/traces"
 _PERSON: Final = b"access log"
 """So that what is hashed here is no hash of anything else with the same key."""
 
@@ -24,6 +27,15 @@ def _check_log_path(value: str) -> str:
 
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+def _check_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("where spans are sent is a URL such as http://127.0.0.1:4318")
+    if parts.path.rstrip("/").endswith(_TRACES):
+        raise ValueError(f"leave {_TRACES} out: it is put behind the URL")
+    return value
 
 
 class Sample(Model):
@@ -68,6 +80,34 @@ class AccessLogSettings(Model):
         )
 
 
+class Tracing(Model):
+    """Spans of requests, sent by OTLP over HTTP; needs the extra otel."""
+
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] = Field(
+        description="Of a collector, such as http://127.0.0.1:4318; /v1/traces is put behind it."
+    )
+    sample: Share = Field(
+        default=0.001, description="The share of requests that has a span, where their caller does not decide."
+    )
+    service_name: Text = Field(default="ring-router", description="What the router is called in traces.")
+
+    @property
+    def spec(self) -> TracingSpec:
+        return TracingSpec(self.sample)
+
+    @property
+    def url(self) -> str:
+        """Where spans are sent to."""
+        return self.endpoint.rstrip("/") + _TRACES
+
+
+def _has_exporter() -> bool:
+    try:
+        return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def _log(value: object) -> object:
     """A word alone is the format."""
     return {"format": value} if isinstance(value, str) else value
@@ -91,3 +131,6 @@ def check_records(document: Document) -> None:
             ("access_log", "identity"),
             "`identity: hashed` needs a key that nobody else has: add one to `signing_keys`, or leave the key out",
         )
+    if data.get("tracing") is not None and not _has_exporter():
+        why = "spans are sent by OpenTelemetry's exporter, which is not installed"
+        document.add_at(("tracing",), f"{why}: pip install 'ring-router[otel]'", at_key=True)

@@ -37,7 +37,7 @@ from router.config.identity import Identity
 from router.config.model import Bytes, Listen, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
-from router.config.records import AccessLog, AccessLogSettings, access_log_schema
+from router.config.records import AccessLog, AccessLogSettings, Tracing, access_log_schema
 from router.config.trust import Issuer, Mode, SigningKey
 from router.config.values import Address, check_host, check_path, check_proxy, check_redis_url
 from router.core.spec import Login, Override, ServiceSpec, TimeoutsSpec
@@ -148,6 +148,9 @@ class Service(Model):
     )
     guard: Guard = Field(default=Guard(), description="What live weights may do at the most.")
     response_headers: StrictBool = Field(default=True, description="Say X-Ring and X-Ring-Version on each response.")
+    server_timing: StrictBool = Field(
+        default=False, description="Say Server-Timing: how long the router and the backend took, in milliseconds."
+    )
     timeouts: ServiceTimeouts = Field(default=ServiceTimeouts(), description="How long a version may take.")
     tls: ClientTls = Field(default=ClientTls(), description="How https:// endpoints are spoken to.")
     body_bytes: Bytes | None = Field(
@@ -196,6 +199,7 @@ class Settings(Model):
         json_schema_extra=access_log_schema,
         description="A line for each request: the format alone, or all of it.",
     )
+    tracing: Tracing | None = Field(default=None, description="Spans by OpenTelemetry; absent: none.")
     redis: Annotated[str, AfterValidator(check_redis_url)] | None = Field(
         default=None, repr=False, description="Redis URL; absent: weights come from this file alone."
     )
@@ -237,6 +241,11 @@ class Settings(Model):
     def files(self) -> Files:
         """What the files that the config names hold."""
         return self._files
+
+    @property
+    def spans_to(self) -> tuple[str, str] | None:
+        """Where spans are sent to, and what the router is called there."""
+        return None if self.tracing is None else (self.tracing.url, self.tracing.service_name)
 
     def with_files(self, files: Files) -> Settings:
         """A copy that knows its files."""

@@ -20,5 +20,12 @@ class AccessLogSpec:
     """What users' keys are hashed with; empty: lines say nothing of users."""
 
 
+@dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """Which requests have a span: those whose caller says so, and a share of those whose caller says nothing."""
+
+    rate: float
+
+
 JSON_LOG: Final = AccessLogSpec()
 NO_LOG: Final = AccessLogSpec("off")

@@ -190,6 +190,7 @@ class Control:
         found = Found(
             self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.issuers.found
         )
+        self.hub.spans.send_to(self.settings.spans_to)
         try:
             self.board.refresh(self.settings, live, self._listen, found)
         except LiveConflict as conflict:

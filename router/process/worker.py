@@ -33,6 +33,7 @@ from router.process.wear import Wear
 from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
+from router.proxy.tracing import Tracer
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
 from router.telemetry.log_sink import Sink
 from router.telemetry.messages import (
@@ -44,6 +45,7 @@ from router.telemetry.messages import (
     Report,
     Tap,
     Tapped,
+    Traced,
     decode_from_control,
     frame,
     pack_counters,
@@ -199,6 +201,8 @@ class Worker:
                     return
                 self._reports.cancel()
                 await asyncio.sleep(TICK_SECONDS)  # connections that were broken off end, and are counted
+                if self.plane.tracer is not None:
+                    self.plane.tracer.flush()
                 writer.write(frame(Report(pack_counters(self.plane.collect(whole=True)))))
                 writer.write(frame(Leaving(is_gone=True)))
                 writer.close()
@@ -213,6 +217,11 @@ class Worker:
             self._pulse.enter(State.INSTALLING)
         plane.install(spec)
         self._log_as(spec.access_log)
+        tracer = plane.tracer
+        if (None if tracer is None else tracer.spec) != spec.tracing:
+            if tracer is not None:
+                tracer.flush()
+            plane.tracer = None if spec.tracing is None else Tracer(self.loop, spec.tracing, self._send_traced)
         if not self._is_open:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             self._is_open = True
@@ -328,6 +337,14 @@ class Worker:
                     tapped.dropped[number] = tapped.dropped.get(number, 0) + 1
             tapped.samples = []
         writer.write(frame(tapped))
+
+    def _send_traced(self, traced: Traced) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.transport.get_write_buffer_size() > TAP_BUFFER_BYTES:
+            traced = Traced([], traced.dropped + len(traced.spans))
+        writer.write(frame(traced))
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         whole, lag = True, 0.0  # a new control knows nothing yet

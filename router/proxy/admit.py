@@ -95,6 +95,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         forwarded = forwarded_by_trusted(head.said or {}, downstream.address, downstream.door.scheme, head.authority)
     else:
         forwarded = downstream.forwarded + head.authority
+    span = plane.tracer.begin(head, downstream.door.scheme) if plane.tracer is not None else None
     said = lane.head_lines if not is_http10 else lane.old_head_lines
     if carried is not None:
         said = travelling(lane, carried, lane.request_lines if not is_http10 else lane.old_request_lines)
@@ -124,6 +125,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
     if rest and is_complete:
         downstream.partial += rest
     exchange = Exchange(downstream, lane, head, key, client, started, minted)
+    exchange.span = span
     downstream.exchange = exchange
     waits = lane.pool.waits if is_complete else plane.listener.body_timeout
     if plane.listener.request_timeout:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from router.core.spec import ErrorPageSpec
 from router.proxy.admit import admit
+from router.proxy.answers import Make, note_unrouted, refusal
 from router.proxy.attempts import timed_out
 from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
@@ -23,7 +24,6 @@ from router.proxy.framing import BodyReader, trailers_of
 from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import RequestHead, to_origin_form
 from router.proxy.progress import taken
-from router.proxy.unrouted import Make, note_unrouted, refusal
 from router.proxy.wheel import NEVER
 
 if TYPE_CHECKING:

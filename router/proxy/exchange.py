@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from router.core.hashing import UserKey
 from router.proxy import ends
+from router.proxy.answers import instead_of_backend
 from router.proxy.attempts import (
     IDEMPOTENT,
     connect_to,
@@ -23,20 +24,23 @@ from router.proxy.attempts import (
 )  # fmt: skip
 from router.proxy.changes import Lasting, is_event_stream
 from router.proxy.endpoint import Endpoint
-from router.proxy.failures import Failure, render
+from router.proxy.failures import Failure
 from router.proxy.forwarding import add_anonymous_cookie
 from router.proxy.framing import chunk, last_chunk
-from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
+from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field
 from router.proxy.tunnel import Tunnel
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
     from router.proxy.lane import Lane
+    from router.proxy.tracing import Begun
 
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 _SHORT_HEAD: Final = 16 * 1024
+_TIMING: Final = b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f"
+"""Milliseconds until it was sent on, and from then on until the head of the response (W3C Server Timing)."""
 
 
 class Exchange:
@@ -46,7 +50,7 @@ class Exchange:
         "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint", "flags",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
         "is_request_sent", "kept", "key", "lane", "lasting", "minted", "received", "request", "request_id", "sent",
-        "sent_at", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
+        "sent_at", "span", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +69,8 @@ class Exchange:
         """The field that gives a new anonymous user a cookie with this response; empty for everybody else."""
         self.client = client
         """Whose request it is; not the peer's address where that is a trusted proxy."""
+        self.span: Begun | None = None
+        """If it is sampled."""
         self.websocket_key = b""
         """Of a handshake; empty for everything else."""
         self.tunnel: Tunnel | None = None
@@ -241,6 +247,8 @@ class Exchange:
             add_anonymous_cookie(lines, self.minted)
         if lane.response_lines:
             lines.append(lane.response_lines)
+        if lane.says_timing:
+            lines.append(_TIMING % (1e3 * (self.sent_at - self.started), 1e3 * (now - self.sent_at)))
         if not head.has_date:
             lines.append(downstream.plane.date_line())  # RFC 9110 §6.6.1
         if downstream.door.hsts and not has_field(lines, b"strict-transport-security"):
@@ -329,16 +337,7 @@ class Exchange:
         self.status = failure.value.status
         if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
-        answer = render(
-            failure,
-            self.request_id,
-            close=not downstream.keep_alive,
-            head_only=self.start.method == b"HEAD",
-            lines=self.lane.response_lines,
-            accept=value_of(self.head.split(b"\r\n"), b"accept"),
-            pages=self.lane.error_pages,
-        )
-        downstream.transport.write(downstream.door.own(answer))
+        downstream.transport.write(instead_of_backend(self, failure))
         self._finish(now, False)
         downstream.finished(now)
 
@@ -392,6 +391,8 @@ class Exchange:
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
         if plane.tap is not None:
             plane.tap.take(self, status, duration)
+        if self.span is not None:
+            self.span.end(self, duration)
         access_log = plane.access_log
         if access_log is not None:
             access_log.add(

@@ -25,6 +25,7 @@ class Lane(Decided):
     __slots__ = (
         "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter", "mirror",
         "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
+        "says_timing",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class Lane(Decided):
         self.body_bytes = listener.limits.body_bytes if limit is None else limit
         """Of a request, at the most; 0 for no limit."""
         self.error_pages = service.spec.error_pages
+        self.says_timing = service.spec.server_timing
         said = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
         if decision.reason is Reason.FALLBACK:
             said += b"\r\nX-Ring-Reason: fallback"

@@ -38,6 +38,7 @@ from router.proxy.sightings import Sightings
 from router.proxy.tables import OpenTables
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
+from router.proxy.tracing import TRACE_FIELDS, Tracer
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import ProofKey, RingKey, WorkerCounters, read_meters
@@ -72,6 +73,7 @@ class DataPlane:
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
+        self.tracer: Tracer | None = None
         self.tap: Sampler | None = None
         """Of those who listen to requests; None while nobody does."""
         self.lines_dropped = 0
@@ -127,10 +129,9 @@ class DataPlane:
         trusted = tuple(listener.trusted_proxies)
         before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
-        if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
-            reader.wanted, reader.limits, reader.serves_trace
-        ):  # fmt: skip
-            self.reader = RequestReader(snapshot.wanted_headers, listener.limits, serves_trace=listener.serves_trace)
+        wanted = snapshot.wanted_headers | TRACE_FIELDS if spec.tracing is not None else snapshot.wanted_headers
+        if (wanted, listener.limits, listener.serves_trace) != (reader.wanted, reader.limits, reader.serves_trace):
+            self.reader = RequestReader(wanted, listener.limits, serves_trace=listener.serves_trace)
         for number, one in enumerate(listener.sockets):
             self.door(number).update(one)
         self._limit_connections()

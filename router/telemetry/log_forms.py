@@ -16,26 +16,43 @@ from router.core.records import LogFormat
 ECS_VERSION: Final = "8.11.0"
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def quoted(value: bytes) -> bytes:
+    """As JSON text. What a request line may hold is ASCII without control characters, so that most need no look."""
+    if value.find(b'"') < 0 and value.find(b"\\") < 0 and value.isascii():
+        return b'"' + value + b'"'
+    return _encode(value.decode("latin-1"))
+
+
 _THOUSAND: Final = range(1000)
 
 
 class Form:
     """What all forms have. ``end`` is that of a line of a request that ended as it should."""
 
-    __slots__ = ("end", "is_json", "millis", "status")
+    __slots__ = ("_second", "_stamp", "end", "is_json", "status")
 
     def __init__(self, is_json: bool) -> None:
         self.is_json = is_json
         """Whether a line begins with its time, and ends with a decision, an endpoint and a request id."""
-        self.millis: list[bytes] = []
-        """Behind ``second``, and up to the client."""
         self.status: list[bytes] = []
         """Up to the bytes of the response."""
+        self._second = -1
+        self._stamp = b""
         self.end = self.last(b"-", 1.0, b"")
 
-    def second(self, second: int) -> bytes:
-        """The time, in seconds of Unix time."""
+    def time(self, millis: int) -> bytes:
+        """Of milliseconds of Unix time; with what stands between the time and what comes next."""
         raise NotImplementedError
+
+    def stamp(self, millis: int) -> bytes:
+        """RFC 3339."""
+        second = millis // 1000
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
+        return b"%b%03dZ" % (self._stamp, millis % 1000)
 
     def request(self, method: bytes, target: bytes, is_http10: bool) -> bytes:
         """The part that is the same for every request with this request line."""
@@ -61,14 +78,13 @@ class JsonForm(Form):
 
     def __init__(self) -> None:
         super().__init__(True)
-        self.millis = [b'%03dZ","client":"' % number for number in _THOUSAND]
         self.status = [b',"status":%d,"bytes":' % number for number in _THOUSAND]
 
-    def second(self, second: int) -> bytes:
-        return time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
+    def time(self, millis: int) -> bytes:
+        return b'{"time":"%b","client":"' % self.stamp(millis)
 
     def request(self, method: bytes, target: bytes, is_http10: bool) -> bytes:
-        return b'","method":"%b","target":%b' % (method, _encode(target.decode("latin-1")))
+        return b"".join((b'","method":"', method, b'","target":', quoted(target)))
 
     def lane(self, service: str, ring: str, version: str, reason: str) -> bytes:
         said = f',"service":"{service}","ring":"{ring}","version":"{version}","reason":"{reason}","endpoint":"'
@@ -91,21 +107,20 @@ class EcsForm(Form):
 
     def __init__(self) -> None:
         super().__init__(True)
-        self.millis = [b'%03dZ","client.address":"' % number for number in _THOUSAND]
         self.status = [
             b',"event.outcome":"%b","http.response.status_code":%d,"http.response.body.bytes":'
             % (b"failure" if number >= 400 else b"success", number)
             for number in _THOUSAND
         ]
 
-    def second(self, second: int) -> bytes:
-        return time.strftime('{"@timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
+    def time(self, millis: int) -> bytes:
+        return b'{"@timestamp":"%b","client.address":"' % self.stamp(millis)
 
     def request(self, method: bytes, target: bytes, is_http10: bool) -> bytes:
         return b'","http.version":"%b","http.request.method":"%b","url.original":%b' % (
             b"1.0" if is_http10 else b"1.1",
             method,
-            _encode(target.decode("latin-1")),
+            quoted(target),
         )
 
     def lane(self, service: str, ring: str, version: str, reason: str) -> bytes:
@@ -134,8 +149,8 @@ class CombinedForm(Form):
         super().__init__(False)
         self.status = [b"%d " % number for number in _THOUSAND]
 
-    def second(self, second: int) -> bytes:
-        return time.strftime(' [%d/%b/%Y:%H:%M:%S +0000] "', time.gmtime(second)).encode()
+    def time(self, millis: int) -> bytes:
+        return time.strftime(' [%d/%b/%Y:%H:%M:%S +0000] "', time.gmtime(millis // 1000)).encode()
 
     def request(self, method: bytes, target: bytes, is_http10: bool) -> bytes:
         escaped = target.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

@@ -103,10 +103,10 @@ class Sink:
             del self._batches[:waiting]
             if batches:
                 lines = sum(count for _, count in batches)
-                data = b"".join([data for data, _ in batches])
-                self._lost += self._write(data, lines)
+                parts = [data for data, _ in batches]
+                self._lost += self._write(parts, lines)
                 self._done += lines
-                self._done_bytes += len(data)
+                self._done_bytes += sum(map(len, parts))
         if self._path:
             self._shut()
 
@@ -125,18 +125,25 @@ class Sink:
             self._descriptor = -1
 
     def _look(self) -> None:
-        self._is_pipe = not stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        mode = os.fstat(self._descriptor).st_mode
+        self._is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self._is_torn = False
 
-    def _write(self, data: bytes, lines: int) -> int:
+    def _write(self, parts: list[bytes], lines: int) -> int:
         """The number of lines that could not be written."""
         if self._descriptor < 0:
             self._open()
             if self._descriptor < 0:
                 return lines
         mended = 1 if self._is_torn else 0
-        data = b"\n" * mended + data
-        at, size = 0, len(data)
+        if mended:
+            parts.insert(0, b"\n")
+        at = 0
+        if not self._is_pipe:
+            with contextlib.suppress(OSError):  # which comes again below
+                at = os.writev(self._descriptor, parts)
+        data = b"" if at == sum(map(len, parts)) else b"".join(parts)
+        size = len(data)
         while at < size:
             try:
                 at += os.write(self._descriptor, data[at : self._end(data, at)])

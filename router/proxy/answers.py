@@ -1,7 +1,4 @@
-"""Requests that never get a ring: what the refused ones are told, and what the access log says of all of them.
-
-Off the warm path: they are refused, redirected, or at their last hop here.
-"""
+"""What the router answers itself, and the access log's line of requests that never got a ring. Off the warm path."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from router.telemetry.log_forms import Decided
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
+    from router.proxy.exchange import Exchange
     from router.proxy.heads import RequestHead
     from router.telemetry.access_log import AccessLog
 
@@ -36,6 +34,21 @@ def refusal(failure: Failure, head: RequestHead | None, head_only: bool, pages: 
     return lambda request_id, close: render(
         failure, request_id, close=close, head_only=head_only, accept=accept, pages=pages
     )
+
+
+def instead_of_backend(exchange: Exchange, failure: Failure) -> bytes:
+    """What the client of a request is told whose backend failed it."""
+    downstream, lane = exchange.downstream, exchange.lane
+    answer = render(
+        failure,
+        exchange.request_id,
+        close=not downstream.keep_alive,
+        head_only=exchange.start.method == b"HEAD",
+        lines=lane.response_lines,
+        accept=value_of(exchange.head.split(b"\r\n"), b"accept"),
+        pages=lane.error_pages,
+    )
+    return downstream.door.own(answer)
 
 
 def note_unrouted(
