@@ -92,6 +92,7 @@ def fill(sink: Sink, count: int, name: str) -> None:
     for start in range(0, count, 64):
         batch = lines[start : start + 64]
         sink.offer(batch, len(batch))
+    sink.push()
 
 
 def test_workers_that_share_a_slow_pipe_do_not_tear_each_others_lines() -> None:
@@ -119,6 +120,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFIN
 sink = Sink(path=sys.argv[1])
 def say(first, last):
     sink.offer([b'{"n":%06d}\\n' % number for number in range(first, last)], last - first)
+    sink.push()
     while not sink.is_idle:
         pass
 say(100000, 100200)
@@ -245,14 +247,17 @@ async def test_a_file_that_was_moved_away_is_made_anew_when_asked_for(tmp_path: 
     path, moved = tmp_path / "access.log", tmp_path / "access.log.1"
     sink = Sink(path=str(path))
     sink.offer([b"one\n"], 1)
+    sink.push()
     await until(lambda: path.exists() and path.read_bytes() == b"one\n")
     path.rename(moved)
     sink.offer([b"two\n"], 1)
+    sink.push()
     await until(lambda: sink.is_idle)
     assert not path.exists()
     sink.reopen()
     await until(path.exists)  # at once: whoever moved it waits to pack it
     sink.offer([b"three\n"], 1)
+    sink.push()
     await until(lambda: path.read_bytes() == b"three\n")
     assert moved.read_bytes() == b"one\ntwo\n"
     sink.stop()
@@ -263,9 +268,11 @@ async def test_a_file_that_cannot_be_opened_costs_lines_until_it_can(tmp_path: P
     path = tmp_path / "logs" / "access.log"
     sink = Sink(path=str(path))
     sink.offer([b"lost\n"], 1)
+    sink.push()
     await until(lambda: sink.dropped == 1)
     path.parent.mkdir()
     sink.offer([b"kept\n"], 1)
+    sink.push()
     await until(lambda: path.exists() and path.read_bytes() == b"kept\n")
     sink.stop()
     assert sink.dropped == 1

@@ -101,7 +101,7 @@ class AccessLog:
             self._parts += (client, self._who, self._stamp, asked, self._status[status], bytes_sent, decided, end)
         self._lines += 1
         if self._lines >= BATCH_LINES:
-            self.flush()
+            self._hand_over()
 
     def _last(self, status: int, flags: bytes, key: bytes | None) -> bytes:
         """The end of a line; empty if none is to be written."""
@@ -128,12 +128,16 @@ class AccessLog:
         self._at = millis
         self._stamp = self._form.time(millis)
 
-    def flush(self) -> None:
-        """Hand what was noted to the sink."""
+    def _hand_over(self) -> None:
         if self._lines:
             self.sink.offer(self._parts, self._lines)
             self._parts.clear()
             self._lines = 0
+
+    def flush(self) -> None:
+        """Have everything written that was noted."""
+        self._hand_over()
+        self.sink.push()
 
     def close(self) -> None:
         """No further lines; those noted so far are written."""

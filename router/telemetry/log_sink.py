@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 import time
+from queue import SimpleQueue
 from select import PIPE_BUF
 from typing import Final
 
@@ -19,15 +20,15 @@ QUEUE_LINES: Final = 10_000
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 AGAIN_SECONDS: Final = 0.2
 """Before a reader that is slow is tried again."""
-WRITE_SECONDS: Final = 0.05
-"""The thread writes this often at the most: each time it wakes, the loop waits for it to fall asleep."""
+PUSH_LINES: Final = 2_500
+"""The thread is woken for so many, or when the loop asks for it: each time, the loop waits for it to fall asleep."""
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Sink:
     """Lines to a file descriptor, or to the file ``path``, which is made if it is not there.
 
-    ``offer`` and ``close`` belong to the event loop. ``dropped`` goes on from an earlier sink's count.
+    ``offer``, ``push``, ``reopen`` and ``close`` belong to the event loop. ``dropped`` goes on from an earlier sink's.
     """
 
     def __init__(self, descriptor: int = -1, path: str = "", dropped: int = 0) -> None:
@@ -36,16 +37,18 @@ class Sink:
         self._is_pipe = False
         self._is_torn = False
         """Whether the last line that is there may be a part of one: of ours, or of a sibling's on the same disk."""
-        self._batches: list[tuple[bytes, int]] = []
+        self._batches: list[bytes] = []
+        self._lines = 0
+        """In those that the thread has not been given yet."""
         # Each has one writer, the loop or the thread, so that none needs a lock.
         self._refused = dropped
         self._made = self._made_bytes = 0
         self._done = self._done_bytes = 0
         self._lost = 0
-        self._is_stopped = self._is_stale = False
         if descriptor >= 0:
             self._look()
-        self._wake = threading.Event()
+        self._given: SimpleQueue[tuple[list[bytes], int] | None] = SimpleQueue()
+        """Batches with the number of their lines; without any: the file is opened anew; None: it is over."""
         self._writer = threading.Thread(target=self._write_out, name="access-log", daemon=True)
         self._writer.start()
         self.reopen()
@@ -68,19 +71,27 @@ class Sink:
         data = b"".join(parts)
         self._made += count
         self._made_bytes += len(data)
-        self._batches.append((data, count))
-        self._wake.set()
+        self._lines += count
+        self._batches.append(data)
+        if self._lines >= PUSH_LINES:
+            self.push()
+
+    def push(self) -> None:
+        """Have written what was taken."""
+        if self._batches:
+            self._given.put((self._batches, self._lines))
+            self._batches, self._lines = [], 0
 
     def reopen(self) -> None:
         """Open the file anew: somebody has moved it away. Nothing for a descriptor that was given."""
         if self._path:
-            self._is_stale = True
-            self._wake.set()
+            self.push()
+            self._given.put(([], 0))
 
     def close(self) -> None:
         """No further lines; what was taken is written by the thread, which then ends."""
-        self._is_stopped = True
-        self._wake.set()
+        self.push()
+        self._given.put(None)
 
     def stop(self) -> None:
         """Close, and wait for what is queued, for two seconds at the most. Not on a loop that serves."""
@@ -90,31 +101,20 @@ class Sink:
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _write_out(self) -> None:
-        while not self._is_stopped or self._batches:
-            self._wake.wait()
-            if self._is_stale:
-                self._open()
-            if not self._is_stopped:
-                time.sleep(WRITE_SECONDS)
-                self._wake.clear()
-            # Copy and delete, each one step under the interpreter's lock: a batch added in between stays.
-            waiting = len(self._batches)
-            batches = self._batches[:waiting]
-            del self._batches[:waiting]
+        while (given := self._given.get()) is not None:
+            batches, lines = given
             if batches:
-                lines = sum(count for _, count in batches)
-                parts = [data for data, _ in batches]
-                self._lost += self._write(parts, lines)
+                size = sum(map(len, batches))
+                self._lost += self._write(batches, lines)
                 self._done += lines
-                self._done_bytes += sum(map(len, parts))
+                self._done_bytes += size
+            else:
+                self._open()
         if self._path:
             self._shut()
 
     def _open(self) -> None:
-        self._is_stale = False
-        before, self._descriptor = self._descriptor, -1
-        if before >= 0:
-            os.close(before)
+        self._shut()
         with contextlib.suppress(OSError):  # tried again with the next lines, which are lost and counted until then
             self._descriptor = os.open(self._path, _FLAGS, 0o640)
             self._look()
