@@ -265,7 +265,7 @@ class Control:
         self._log.error(f"config refused, #{self._revision} stays in force: {why}")
 
     def _accept_config(self, settings: Settings) -> None:
-        self.settings = settings
+        before, self.settings = self.settings, settings
         self._refused, self._config_error = {}, ""
         self._reloads["success"] += 1
         self._revision += 1
@@ -279,11 +279,10 @@ class Control:
         self.members.update(ring_names(settings), list_files(settings))
         self.backends.update(settings)
         self._refresh(self.store.live)
-        self._log.info(f"config #{self._revision} is in force: {len(settings.services)} services")
+        counts = f"services {len(before.services)} → {len(settings.services)}"
+        self._log.info(f"config #{self._revision - 1} → #{self._revision} is in force: {counts}")
         if self._needs_restart:
-            self._log.warning(
-                f"changed, but only read at the start: {', '.join(self._needs_restart)}; restart to apply"
-            )
+            self._log.warning(f"only read at the start: {', '.join(self._needs_restart)}; restart to apply the change")
 
     # -- View ----------------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class Field:
             self.number = content_length(value)
         elif kind == MAX_FORWARDS and value.isdigit() and len(value) <= 9:
             self.number = int(value)
-        elif kind == COOKIE and _PASS in value:
+        elif kind == COOKIE and value.find(_PASS) >= 0:
             self.number = 1
         self.host = checked_host(value) if kind == HOST else b""
 
@@ -186,7 +186,7 @@ class FieldJudge:
         value = spaced.strip(b" \t")
         lower = name.lower()
         kind = self._kinds.get(lower, PASS)
-        if kind == PASS and (b"_" in lower or lower[:12] == b"x-forwarded-" or lower[:7] == b"x-ring-"):
+        if kind == PASS and (lower.find(b"_") >= 0 or lower[:12] == b"x-forwarded-" or lower[:7] == b"x-ring-"):
             kind = self._lookalike(lower)
         is_wanted = lower in self.wanted
         normal = b"%b: %b" % (name, value)

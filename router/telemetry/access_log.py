@@ -20,6 +20,9 @@ BATCH_LINES: Final = 64
 FLUSH_SECONDS: Final = 0.2
 """How long a line that no batch takes along waits."""
 IDENTITY_BYTES: Final = 8
+KNOWN_USERS: Final = 4096
+LONGEST_KNOWN: Final = 128
+"""Bytes of a key: keys come from strangers."""
 
 _THREE: Final = [b"%03d" % number for number in range(1000)]
 _SMALL: Final = [b"%d" % number for number in range(10_000)]
@@ -36,8 +39,8 @@ class AccessLog:
     """
 
     __slots__ = (
-        "_at", "_chance", "_due", "_end", "_form", "_hash", "_is_json", "_is_picky", "_lines", "_offset", "_parts",
-        "_rates", "_stamp", "_status", "_takes_usual", "_who", "sink", "spec",
+        "_at", "_chance", "_due", "_end", "_form", "_hash", "_is_json", "_is_picky", "_known", "_lines", "_offset",
+        "_parts", "_rates", "_stamp", "_status", "_takes_usual", "_who", "sink", "spec",
     )  # fmt: skip
 
     def __init__(self, spec: AccessLogSpec, sink: Sink) -> None:
@@ -52,6 +55,8 @@ class AccessLog:
         self._rates = [1.0, *(spec.rates or (1.0,) * 5)]
         self._chance = Random().random
         self._hash = blake2b(key=spec.identity_key, digest_size=IDENTITY_BYTES) if spec.identity_key else None
+        self._known: dict[bytes, bytes] = {}
+        """User → hash."""
         self._is_picky = bool(spec.rates or spec.identity_key)
         self._offset = time.time() - time.monotonic()
         self._at = 0
@@ -114,11 +119,22 @@ class AccessLog:
         if self._hash is not None:
             self._who = _NOBODY
             if key is not None:
-                hashed = self._hash.copy()
-                hashed.update(key)
-                identity = hashed.hexdigest().encode()
+                identity = self._known.get(key, b"") or self._identity(key)
                 self._who = b" - " + identity
         return self._form.last(flags or b"-", rate, identity)
+
+    def _identity(self, key: bytes) -> bytes:
+        """A user's hash, which is kept: users come again."""
+        if self._hash is None:
+            return b""
+        hashed = self._hash.copy()
+        hashed.update(key)
+        found = hashed.hexdigest().encode()
+        if len(key) <= LONGEST_KNOWN:
+            if len(self._known) >= KNOWN_USERS:
+                self._known.clear()
+            self._known[key] = found
+        return found
 
     def _turn(self, now: float, millis: int) -> None:
         """What all lines of a millisecond share. Once in a second the clock on the wall is looked at."""
