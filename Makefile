@@ -10,7 +10,7 @@ CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import s
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
     tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
-    tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
+    tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_access_log_ends.py tests/test_tracing.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 
 # Most stories wait for something most of the time.
 SPREAD := -n 3 --dist loadfile
@@ -84,7 +84,7 @@ bench-all: bench-build ## every load test one after the other, more than half an
 	    $(BIN)/python -m loadtests.plots; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lock: ## renew the pinned, hashed requirements (needs uv)
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo --extra jwt --extra re2 pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo --extra jwt --extra otel --extra re2 pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra bench --constraint requirements-dev.txt pyproject.toml -o requirements-bench.txt
 

@@ -48,6 +48,7 @@ COMPILED = [
     "router/proxy/upstream.py",
     "router/proxy/wheel.py",
     "router/telemetry/access_log.py",
+    "router/telemetry/log_forms.py",
     "router/telemetry/meters.py",
 ]
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from router.core.audience import ConditionSpec, IdentitySpec
+from router.core.records import NO_LOG
 from router.core.spec import EndpointSpec, ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec, VersionSpec
 from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
@@ -41,7 +42,7 @@ def shop(
 
 
 def snapshot(*services: ServiceSpec, generation: int = 1, listener: ListenerSpec | None = None) -> SnapshotSpec:
-    return SnapshotSpec(generation, services, listener or ListenerSpec(), access_log="off")
+    return SnapshotSpec(generation, services, listener or ListenerSpec(), access_log=NO_LOG)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from router.core.audience import CookieSpec, IdentitySpec, KeySpec, TrustSpec
+from router.core.records import NO_LOG
 from router.core.signing import CookieSigner
 from router.core.spec import ListenerSpec, MirrorSpec, RingSpec, ServerTlsSpec, ServiceSpec, SnapshotSpec, SocketSpec
 from router.process.listening import Listening
@@ -42,7 +43,7 @@ def rings(*names: str, canary: int = 3000) -> tuple[RingSpec, ...]:
 def state(
     *services: ServiceSpec, keys: tuple[KeySpec, ...] = (KEY,), generation: int = 1, **listener: Any
 ) -> SnapshotSpec:
-    return SnapshotSpec(generation, services, ListenerSpec(**listener), access_log="off", trust=TrustSpec(keys))
+    return SnapshotSpec(generation, services, ListenerSpec(**listener), access_log=NO_LOG, trust=TrustSpec(keys))
 
 
 def get(fields: bytes, host: bytes = b"shop") -> bytes:

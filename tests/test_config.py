@@ -13,6 +13,7 @@ from router.config.settings import Settings, json_schema
 from router.config.values import parse_duration, parse_percent
 from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.live import Live
+from router.core.records import JSON_LOG, NO_LOG, AccessLogSpec, TracingSpec
 from router.core.spec import EndpointSpec, ListenerSpec, SocketSpec, TimeoutsSpec
 
 REPOSITORY = Path(__file__).parent.parent
@@ -67,7 +68,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (settings.redis, settings.instance, settings.trusted_proxies) == (None, None, ())
     spec = snapshot_spec(settings, {}, 7)
     listener_spec = ListenerSpec(sockets=(SocketSpec("0.0.0.0:8080"),))
-    assert (spec.generation, spec.listener, spec.access_log) == (7, listener_spec, "json")
+    assert (spec.generation, spec.listener, spec.access_log) == (7, listener_spec, JSON_LOG)
     assert spec.services[0].timeouts == TimeoutsSpec()
     assert spec.services[0].response_headers is True
 
@@ -169,7 +170,16 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
         ("workers: 0", "1 to 256"),
         ("workers: true", "1 to 256"),
         ("state_dir: ''", "must not be empty"),
-        ("access_log: {format: jsn}", "json, combined or off"),
+        ("access_log: {format: jsn}", "json, combined, ecs or off"),
+        ("access_log: jsn", "json, combined, ecs or off"),
+        ("access_log: {path: access.log}", "/var/log"),
+        ("access_log: {sample: {2xx: 1.5}}", "less than or equal to 1"),
+        ("access_log: {sample: {200: 1}}", "2xx"),
+        ("access_log: {identity: hashed}", "signing_keys"),
+        ("tracing: {sample: 1}", "`endpoint` is missing"),
+        ("tracing: {endpoint: collector:4318}", "http://127.0.0.1:4318"),
+        ("tracing: {endpoint: http://a/v1/traces}", "leave /v1/traces out"),
+        ("tracing: {endpoint: http://a, sample: -1}", "greater than or equal to 0"),
         ("redis: http://x", "redis://"),
         ("redis: redis://h:99999", "port"),
         ("redis: 'unix://'", "socket"),
@@ -387,3 +397,29 @@ def test_the_schema_names_weights_as_people_write_them() -> None:
     ring = json_schema()["$defs"]["Ring"]
     assert ring["properties"]["weight"]["maximum"] == 100
     assert ring["additionalProperties"] is False
+
+
+def test_the_access_log_is_a_word_or_all_of_it() -> None:
+    def log(text: str) -> AccessLogSpec:
+        return snapshot_spec(parse(text + SHOP), {}, 1).access_log
+
+    assert log("access_log: combined\n") == AccessLogSpec("combined")
+    assert log("access_log: off\n") == log('access_log: {format: "off", path: /x}\n') == NO_LOG
+    assert log("access_log: {path: /l, sample: {2xx: 0.01, 5xx: 1}}\n") == AccessLogSpec(
+        "json", "/l", (1.0, 0.01, 1.0, 1.0, 1.0)
+    )
+    assert log("access_log: {sample: {4xx: 1.0}}\n") == JSON_LOG
+    keys = "signing_keys: [{id: a, secret: 'one secret of many'}, {id: b, secret: 'the other secret'}]\n"
+    hashed = [log("access_log: {identity: hashed}\n" + keys) for _ in range(2)]
+    assert hashed[0] == hashed[1], "the same on every router with this key, and after a restart"
+    assert len(hashed[0].identity_key) == 32
+    assert b"one secret" not in hashed[0].identity_key
+    other = "signing_keys: [{id: b, secret: 'the other secret'}]\n"
+    assert log("access_log: {identity: hashed}\n" + other).identity_key != hashed[0].identity_key
+
+
+def test_tracing_tells_workers_the_share_and_control_the_rest() -> None:
+    settings = parse("tracing: {endpoint: http://h:4318/in/, sample: 0.25, service_name: edge}\n" + SHOP)
+    assert snapshot_spec(settings, {}, 1).tracing == TracingSpec(0.25)
+    assert settings.spans_to == ("http://h:4318/in/v1/traces", "edge")
+    assert (snapshot_spec(parse(SHOP), {}, 1).tracing, parse(SHOP).spans_to) == (None, None)

@@ -258,8 +258,14 @@ def test_without_its_library_an_extra_is_named(tmp_path: Path) -> None:
     done = without("jwt", "check", "-c", str(path))
     assert (done.returncode, "pip install 'ring-router[jwt]'" in done.stderr) == (2, True)
     assert f"{path}:3:1:" in done.stderr
+    path.write_text(config(top="tracing: {endpoint: http://127.0.0.1:4318}\n"))
+    for word in ("check", "run"):
+        done = without("opentelemetry", word, "-c", str(path))
+        assert (done.returncode, "pip install 'ring-router[otel]'" in done.stderr) == (2, True)
+        assert f"{path}:1:1:" in done.stderr
     path.write_text(config())
     assert without("re2", "check", "-c", str(path)).returncode == 0
+    assert without("opentelemetry", "check", "-c", str(path)).returncode == 0
 
 
 # -- files of keys -----------------------------------------------------------------------------------------------------

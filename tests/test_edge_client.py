@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from router.core.records import AccessLogSpec
 from router.core.spec import ListenerSpec, SocketSpec
 from router.proxy.client import client_behind
 from router.telemetry.access_log import AccessLog
+from router.telemetry.log_sink import Sink
 from tests.house import RunningPlane, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.waiting import until
 
@@ -35,7 +37,7 @@ async def plane_with(
         async with running_plane(snapshot(shop((port,), (port,)), listener=listener)) as router:
             descriptor = os.open(log, os.O_CREAT | os.O_WRONLY) if log is not None else -1
             if log is not None:
-                router.plane.access_log = AccessLog(descriptor, "json")
+                router.plane.access_log = AccessLog(AccessLogSpec(), Sink(descriptor))
             yield router
             if router.plane.access_log is not None:
                 router.plane.access_log.stop()

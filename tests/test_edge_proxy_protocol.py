@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from router.core.records import AccessLogSpec
 from router.core.spec import LimitsSpec, ListenerSpec, ServerTlsSpec, SocketSpec
 from router.process.listening import Listening
 from router.proxy.client import proxy_header
 from router.proxy.grammar import FramingError
 from router.telemetry.access_log import AccessLog
+from router.telemetry.log_sink import Sink
 from tests.certificates import Authority
 from tests.house import RunningPlane, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.waiting import until
@@ -226,7 +228,7 @@ async def test_trust_limits_and_the_access_log_go_by_the_announced_client(tmp_pa
     log = tmp_path / "access.log"
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY)
     async with announced_router(seen, trusted_proxies=("10.0.0.0/8",), limits=limits) as (router, _, port):
-        router.plane.access_log = AccessLog(descriptor, "json")
+        router.plane.access_log = AccessLog(AccessLogSpec(), Sink(descriptor))
         assert (await ask(port, b"PROXY TCP4 9.8.7.6 10.0.0.1 1 80\r\n" + said)).endswith(b"ok")
         assert header(seen[-1], "x-forwarded-for") == ["9.8.7.6"]
         assert (await ask(port, b"PROXY TCP4 10.1.1.1 10.0.0.1 1 80\r\n" + said)).endswith(b"ok")
@@ -243,7 +245,7 @@ async def test_trust_limits_and_the_access_log_go_by_the_announced_client(tmp_pa
     with contextlib.suppress(OSError):
         os.close(descriptor)
     clients = [line.partition('"client":"')[2].partition('"')[0] for line in log.read_text().splitlines()]
-    assert clients == ["9.8.7.6", "1.1.1.1", "7.7.7.7", "7.7.7.8"]
+    assert clients == ["9.8.7.6", "1.1.1.1", "7.7.7.7", "7.7.7.7", "7.7.7.8"], "who is refused has a line too"
 
 
 async def test_who_has_connected_before_the_stop_is_still_served() -> None:

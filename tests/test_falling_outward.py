@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from router.core.audience import ConditionSpec
+from router.core.records import AccessLogSpec
 from router.core.spec import BalanceSpec, EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, TimeoutsSpec, VersionSpec
 from router.telemetry.access_log import AccessLog
+from router.telemetry.log_sink import Sink
 from tests.house import RunningPlane, endpoint, header, read_head, running_plane, shop, snapshot
 from tests.test_edge_tunnel import HANDSHAKE, accept
 from tests.troubles import CANARY, Answer, Backend, Client, backends, black_hole, reasons, settled
@@ -49,7 +51,7 @@ async def test_users_of_a_ring_whose_endpoints_are_all_killed_fall_outward_and_c
     async with backends("canary", "canary too", "early", "everyone") as (inner, inner_too, middle, outer):
         spec = chain((inner.port, inner_too.port), (middle.port,), (outer.port,))
         async with running_plane(snapshot(spec)) as router:
-            router.plane.access_log = AccessLog(descriptor, "json")
+            router.plane.access_log = AccessLog(AccessLogSpec(), Sink(descriptor))
             seen: dict[int, list[Answer]] = {number: [] for number in range(6)}
             others: list[Answer] = []
             is_over = False

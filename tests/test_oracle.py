@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadtests.replay import SERVICE
+from router.core.records import NO_LOG
 from router.core.spec import SnapshotSpec
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream
@@ -69,7 +70,7 @@ class Scene:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, spawn: Callable[..., Any] | None = None) -> None:
         self.plane = DataPlane(loop, spawn or (lambda work, name: loop.create_task(work, name=name)))
-        self.plane.install(SnapshotSpec(1, (SERVICE,), access_log="off"))
+        self.plane.install(SnapshotSpec(1, (SERVICE,), access_log=NO_LOG))
         self.client = Sink()
         self.downstream: Any = self.plane.accept()
         self.downstream.connection_made(self.client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tests.certificates import Authority
 from tests.house import fixed
-from tests.running import Router, free_ports, running_router, some_more, steady_load, stop_router
+from tests.running import CONFIG, Router, free_ports, running_router, some_more, steady_load, stop_router
 from tests.test_edge_sockets import GET, OK, ask_at, edge_router
 from tests.waiting import until
 
@@ -117,3 +118,33 @@ async def test_a_new_worker_that_cannot_serve_leaves_the_old_one_in_its_place(tm
             assert (await reader.read()).endswith(b"ok")
             writer.close()
         assert old in router.worker_pids()
+
+
+async def test_the_log_file_is_opened_anew_by_all_workers_when_the_parent_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    config = CONFIG.replace('{{format: "off"}}', f"{{{{path: {path}}}}}")
+    async with running_router(tmp_path, config=config) as router:
+        pids = set(router.worker_pids())
+
+        def opened(pid: int) -> list[str]:
+            return [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()]
+
+        def all_have(file: Path) -> bool:
+            return all(str(file) in opened(pid) for pid in pids)
+
+        await until(lambda: all_have(path))
+        async with steady_load(router) as tally:
+            for number in range(3):
+                await some_more(tally)
+                moved = path.rename(tmp_path / f"access.log.{number}")
+                router.process.send_signal(signal.SIGUSR1)
+                await until(lambda: all_have(path))
+                assert not any(str(moved) in opened(pid) for pid in pids)
+            await some_more(tally)
+        assert tally.failures == []
+        assert set(router.worker_pids()) == pids
+        assert await stop_router(router) == 0
+        files = [path, *(tmp_path / f"access.log.{number}" for number in range(3))]
+        lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        assert len(lines) == tally.answered
+        assert len({line["request_id"] for line in lines}) == tally.answered

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from router.core.audience import ConditionSpec, CookieSpec, IdentitySpec, IssuerSpec, KeySpec, TrustSpec
+from router.core.records import NO_LOG
 from router.core.signing import CookieSigner
 from router.core.spec import ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec
 from router.telemetry.counters import PROOFS, WorkerCounters, fold
@@ -62,7 +63,7 @@ def service(port: int, **changes: Any) -> ServiceSpec:
 def state(
     one: ServiceSpec, listener: ListenerSpec, generation: int = 1, keys: tuple[KeySpec, ...] = KEYS
 ) -> SnapshotSpec:
-    return SnapshotSpec(generation, (one,), listener, access_log="off", trust=TrustSpec(keys, (ID,)))
+    return SnapshotSpec(generation, (one,), listener, access_log=NO_LOG, trust=TrustSpec(keys, (ID,)))
 
 
 EDGE = ListenerSpec()

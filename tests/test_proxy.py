@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 
 import pytest
 
@@ -464,3 +465,27 @@ async def test_the_authority_of_an_absolute_target_wins_over_host(host: bytes) -
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
             assert seen[0].startswith(b"GET /?q HTTP/1.1\r\n")
             assert header(seen[0], "host") == ["real.example:80"]
+
+
+async def test_server_timing_says_what_the_router_and_what_the_backend_took_where_it_is_asked_for() -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            await asyncio.sleep(0.05)  # what is measured
+            writer.write(OK.replace(b"\r\n\r\n", b"\r\nServer-Timing: db;dur=1\r\n\r\n"))
+
+    async with raw_backend(slow) as port:
+        for says, more in ((True, 1), (False, 0)):
+            async with running_plane(snapshot(shop((port,), (port,), server_timing=says))) as router:
+                before = asyncio.get_running_loop().time()
+                answer = await router.ask(GET % b"")
+                took = 1000 * (asyncio.get_running_loop().time() - before)
+                first, *own = header(answer, "server-timing")
+                assert first == "db;dur=1", "the backend's own stays, and ours is behind it"
+                assert len(own) == more
+                for one in own:
+                    found = re.fullmatch(r"router;dur=(\d+\.\d{3}), upstream;dur=(\d+\.\d{3})", one)
+                    assert found is not None
+                    router_ms, upstream_ms = float(found[1]), float(found[2])
+                    assert 45 < upstream_ms <= took
+                    assert 0 <= router_ms <= took - upstream_ms

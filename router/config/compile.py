@@ -88,7 +88,8 @@ def snapshot_spec(
             for name, service in settings.services.items()
         ),
         listener=listener_spec(settings, addresses or [str(one.address) for one in settings.listen], before),
-        access_log=settings.access_log.format,
+        access_log=settings.access_log.spec(settings.signing_keys),
+        tracing=settings.tracing.spec if settings.tracing is not None else None,
         trust=trust_spec(settings.signing_keys, settings.tokens, settings.files, key_sets),
     )
 
@@ -180,6 +181,7 @@ def service_spec(
         identity=tuple(source.spec for source in service.identity),
         killed=tuple(ring for ring in names[:-1] if ring in live.killed),
         response_headers=service.response_headers,
+        server_timing=service.server_timing,
         timeouts=TimeoutsSpec(service.timeouts.connect, service.timeouts.first_byte, service.timeouts.between_bytes),
         body_bytes=service.body_bytes,
         error_pages=tuple(

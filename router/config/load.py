@@ -20,6 +20,7 @@ from router.config.document import Document, read_document
 from router.config.document import Path as Place
 from router.config.files import Files, digest_of, mark_of_large, named_files, read_files
 from router.config.problems import ConfigError, Problem, did_you_mean, redacted_url
+from router.config.records import check_records
 from router.config.semantics import check_semantics
 from router.config.settings import Settings
 from router.config.trust import check_trust
@@ -90,6 +91,7 @@ def parse_settings(text: str, filename: str = "<config>", env: Mapping[str, str]
         _note_all(document, error.errors(include_url=False))
     check_semantics(document)
     check_trust(document)
+    check_records(document)
     base = Path(filename).parent
     files = read_files(document, settings, base) if settings is not None else Files()
     if document.problems or settings is None:

@@ -38,6 +38,7 @@ from router.config.identity import Identity
 from router.config.model import Bytes, Model, Percent, RingName, Seconds, SecondsOrNone, Text
 from router.config.problems import redacted_url
 from router.config.processes import Recycle, Shutdown, Sidecar, Watchdog
+from router.config.records import AccessLog, AccessLogSettings, Tracing, access_log_schema
 from router.config.trust import Issuer, Mode, SigningKey
 from router.config.values import check_host, check_path, check_proxy, check_redis_url
 from router.core.spec import Login, Override, ServiceSpec, TimeoutsSpec
@@ -63,12 +64,6 @@ Workers = Annotated[
     PlainValidator(_workers),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}),
 ]
-
-
-class AccessLogSettings(Model):
-    """The access log, on standard output."""
-
-    format: Literal["json", "combined", "off"] = Field(default="json", description="json, combined (as Apache) or off.")
 
 
 class ServiceTimeouts(Model):
@@ -143,6 +138,9 @@ class Service(Model):
     )
     guard: Guard = Field(default=Guard(), description="What live weights may do at the most.")
     response_headers: StrictBool = Field(default=True, description="Say X-Ring and X-Ring-Version on each response.")
+    server_timing: StrictBool = Field(
+        default=False, description="Say Server-Timing: how long the router and the backend took, in milliseconds."
+    )
     timeouts: ServiceTimeouts = Field(default=ServiceTimeouts(), description="How long a version may take.")
     tls: ClientTls = Field(default=ClientTls(), description="How https:// endpoints are spoken to.")
     body_bytes: Bytes | None = Field(
@@ -186,9 +184,12 @@ class Settings(Model):
     )
     workers: Workers = Field(default="auto", description="Worker processes; auto is one per core.")
     state_dir: Text = Field(default="/var/lib/ring-router", description="Where the last known good snapshot is kept.")
-    access_log: AccessLogSettings = Field(
-        default=AccessLogSettings(), description="The access log, on standard output."
+    access_log: AccessLog = Field(
+        default=AccessLogSettings(),
+        json_schema_extra=access_log_schema,
+        description="A line for each request: the format alone, or all of it.",
     )
+    tracing: Tracing | None = Field(default=None, description="Spans by OpenTelemetry; absent: none.")
     redis: Annotated[str, AfterValidator(check_redis_url)] | None = Field(
         default=None, repr=False, description="Redis URL; absent: weights come from this file alone."
     )
@@ -230,6 +231,11 @@ class Settings(Model):
     def files(self) -> Files:
         """What the files that the config names hold."""
         return self._files
+
+    @property
+    def spans_to(self) -> tuple[str, str] | None:
+        """Where spans are sent to, and what the router is called there."""
+        return None if self.tracing is None else (self.tracing.url, self.tracing.service_name)
 
     def with_files(self, files: Files) -> Settings:
         """A copy that knows its files."""

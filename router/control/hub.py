@@ -41,11 +41,13 @@ from router.telemetry.messages import (
     Seen,
     Tap,
     Tapped,
+    Traced,
     decode_from_worker,
     frame,
     pack_counters,
     unpack_counters,
 )
+from router.telemetry.spans import Spans
 
 CHANNEL_FILE: Final = "control.sock"
 FOLDED_FILE: Final = "folded.msgpack"
@@ -86,6 +88,7 @@ class Hub:
         self._tap = Tap()
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
+        self.spans = Spans(self._log)
         self._folded = WorkerCounters()
         self._came: dict[RingKey, Piece] = {}
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -104,6 +107,7 @@ class Hub:
         for worker in self.workers.values():
             if worker.writer is not None:
                 worker.writer.close()
+        self.spans.stop()
 
     def publish(self, spec: SnapshotSpec) -> None:
         """Send a snapshot to every worker that is there; the others get it with their hello."""
@@ -193,6 +197,8 @@ class Hub:
                         worker.counters = apply_report(worker.counters, report)
                     case Seen() as seen if worker is not None:
                         self.on_seen(seen)
+                    case Traced() as traced if worker is not None:
+                        self.spans.take(traced)
                     case Tapped() as tapped if worker is not None:
                         self.on_tapped(tapped)
                     case Leaving(is_gone=is_gone) if worker is not None:

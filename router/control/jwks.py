@@ -241,9 +241,9 @@ class Issuers:
         one.results["good"] += 1
         had_error, one.error, one.fetched_at = one.error, "", time.time()
         if keys != one.keys:
+            before, count = (len(json.loads(text)["keys"]) if text else 0 for text in (one.keys, keys))
             one.keys = keys
-            count = len(json.loads(keys)["keys"])
-            self._log.info(f"issuer {name} has {count} key{'s' * (count != 1)}, from {one.url}")
+            self._log.info(f"issuer {name} has other keys, from {one.url}: {before} → {count}")
             if self._is_started:
                 self._tell()
             await self._keep(name, one)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
+from router.core.records import JSON_LOG, AccessLogSpec, TracingSpec
 
 Login = Literal["anonymous_first", "user_wins", "outer_wins"]
 Override = Literal["passes", "trusted", "insecure", "off"]
@@ -246,6 +247,8 @@ class ServiceSpec:
     identity: tuple[IdentitySpec, ...] = ()
     killed: tuple[str, ...] = ()
     response_headers: bool = True
+    server_timing: bool = False
+    """Whether responses say how long the router and the backend took."""
     timeouts: TimeoutsSpec = TimeoutsSpec()
     body_bytes: int | None = None
     """Of a request, at the most; 0 for no limit, None for the listener's."""
@@ -365,5 +368,6 @@ class SnapshotSpec:
     generation: int
     services: tuple[ServiceSpec, ...]
     listener: ListenerSpec = ListenerSpec()
-    access_log: Literal["json", "combined", "off"] = "json"
+    access_log: AccessLogSpec = JSON_LOG
     trust: TrustSpec = NOBODY
+    tracing: TracingSpec | None = None

@@ -105,10 +105,11 @@ class ConfigFile:
         if {str(one.address) for one in settings.listen} != set(self._listen):
             self.needs_restart = ("listen", *self.needs_restart)
         self._accept(settings)
-        said = f"config #{self.revision} is in force: {len(settings.services)} services"
+        counts = f"services {len(self.before[0].services)} → {len(settings.services)}"
+        said = f"config #{self.revision - 1} → #{self.revision} is in force: {counts}"
         self._log.info(said)
         if self.needs_restart:
-            self._log.warning(f"changed, but only read at the start: {', '.join(self.needs_restart)}; restart to apply")
+            self._log.warning(f"only read at the start: {', '.join(self.needs_restart)}; restart to apply the change")
         return said
 
 

@@ -224,6 +224,7 @@ class Control:
         found = Found(
             self.backends.resolved, self.backends.down, self.members.tables, self.members.lists, self.issuers.found
         )
+        self.hub.spans.send_to(self.config.settings.spans_to)
         try:
             self.board.refresh(self.config.settings, live, self.listen, found)
         except LiveConflict as conflict:

@@ -35,7 +35,9 @@ from router.process.sockets import ListenError
 from router.proxy.headcount import headcount_page
 
 LONGEST_TMPDIR: Final = LONGEST_SOCKET_PATH - len("/ring-router-12345678/control.sock")
-WATCHED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+WATCHED: Final = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD
+)  # fmt: skip
 LOOK_SECONDS: Final = 0.25
 LATE_SECONDS: Final = 1.0
 """A look this late was late by the parent's own fault: it was stopped, or the machine was."""
@@ -158,6 +160,9 @@ class Parent:
                 return self._stop()
             if received == signal.SIGHUP:
                 self.children[0].signal(signal.SIGHUP)
+            if received == signal.SIGUSR1:  # workers hear of it as SIGHUP: their SIGUSR1 is the parent's death
+                for child in (*self.children[1:], *self._recycler.processes()):
+                    child.signal(signal.SIGHUP)
             if received == signal.SIGUSR2:
                 self._upgrade()
             if self._look():

@@ -2,7 +2,7 @@
 
 It routes by the last snapshot it was sent and goes on doing so while control is away. It opens its listeners with its
 first snapshot and not before. SIGTERM drains; a second one breaks off. SIGUSR1 says that the parent is dead: it
-serves on for a while, and drains. SIGUSR2 closes the inbound listeners (sidecar).
+serves on for a while, and drains. SIGUSR2 closes the inbound listeners (sidecar). SIGHUP opens the access log anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from router.core.records import NO_LOG, AccessLogSpec
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.listening import Listening
@@ -32,7 +33,9 @@ from router.process.wear import Wear
 from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
+from router.proxy.tracing import Tracer
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
+from router.telemetry.log_sink import Sink
 from router.telemetry.messages import (
     LENGTH,
     Applied,
@@ -42,6 +45,7 @@ from router.telemetry.messages import (
     Report,
     Tap,
     Tapped,
+    Traced,
     decode_from_control,
     frame,
     pack_counters,
@@ -103,6 +107,7 @@ class Worker:
             self.loop.add_signal_handler(number, self._terminate)
         self.loop.add_signal_handler(signal.SIGUSR1, self._orphaned)
         self.loop.add_signal_handler(signal.SIGUSR2, self._close_inbound)
+        self.loop.add_signal_handler(signal.SIGHUP, self._reopen_log)
         channel = self.spawn(self._talk(), name="channel")
         self._tick()
         await self._drained.wait()
@@ -196,6 +201,8 @@ class Worker:
                     return
                 self._reports.cancel()
                 await asyncio.sleep(TICK_SECONDS)  # connections that were broken off end, and are counted
+                if self.plane.tracer is not None:
+                    self.plane.tracer.flush()
                 writer.write(frame(Report(pack_counters(self.plane.collect(whole=True)))))
                 writer.write(frame(Leaving(is_gone=True)))
                 writer.close()
@@ -209,14 +216,12 @@ class Worker:
         if state == State.SERVING:
             self._pulse.enter(State.INSTALLING)
         plane.install(spec)
-        log = plane.access_log
-        if (log.form if log is not None else "off") != spec.access_log:
-            if log is not None:
-                plane.lines_dropped = log.dropped
-                log.close()
-            plane.access_log = None
-            if spec.access_log != "off":
-                plane.access_log = AccessLog(sys.stdout.fileno(), spec.access_log, plane.lines_dropped)
+        self._log_as(spec.access_log)
+        tracer = plane.tracer
+        if (None if tracer is None else tracer.spec) != spec.tracing:
+            if tracer is not None:
+                tracer.flush()
+            plane.tracer = None if spec.tracing is None else Tracer(self.loop, spec.tracing, self._send_traced)
         if not self._is_open:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             self._is_open = True
@@ -226,6 +231,26 @@ class Worker:
         self._pulse.enter(state)
         if not self._terms:
             await self._open(spec)
+
+    def _log_as(self, spec: AccessLogSpec) -> None:
+        """Write the access log so from now on."""
+        plane = self.plane
+        log = plane.access_log
+        if (log.spec if log is not None else NO_LOG) == spec:
+            return
+        if log is not None:
+            plane.lines_dropped = log.sink.dropped
+            log.close()
+        plane.access_log = None
+        if spec != NO_LOG:
+            descriptor = -1 if spec.path else sys.stdout.fileno()
+            plane.access_log = AccessLog(spec, Sink(descriptor, spec.path, plane.lines_dropped))
+
+    def _reopen_log(self) -> None:
+        """Its file has been moved away."""
+        if self.plane.access_log is not None:
+            self.plane.access_log.flush()
+            self.plane.access_log.sink.reopen()
 
     async def _open(self, spec: SnapshotSpec) -> None:
         """Open the listeners, or those that can be; the others are tried again, as long as nothing newer is there."""
@@ -312,6 +337,14 @@ class Worker:
                     tapped.dropped[number] = tapped.dropped.get(number, 0) + 1
             tapped.samples = []
         writer.write(frame(tapped))
+
+    def _send_traced(self, traced: Traced) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        if writer.transport.get_write_buffer_size() > TAP_BUFFER_BYTES:
+            traced = Traced([], traced.dropped + len(traced.spans))
+        writer.write(frame(traced))
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         whole, lag = True, 0.0  # a new control knows nothing yet

@@ -16,7 +16,7 @@ from router.proxy.failures import Failure
 from router.proxy.forwarding import keeps_alive
 from router.proxy.framing import BodyReader, ChunkedBody, LengthBody, trailers_of
 from router.proxy.grammar import FramingError
-from router.proxy.heads import RequestHead, replace_field, value_of, values
+from router.proxy.heads import RequestHead, replace_field, values
 from router.proxy.proofs import take_link, travelling, weigh
 from router.proxy.special import count_hop, last_hop, redirect, see_other
 from router.proxy.upgrade import UPGRADE_LINES, check_handshake, wants_websocket
@@ -95,6 +95,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
         forwarded = forwarded_by_trusted(head.said or {}, downstream.address, downstream.door.scheme, head.authority)
     else:
         forwarded = downstream.forwarded + head.authority
+    span = plane.tracer.begin(head, downstream.door.scheme) if plane.tracer is not None else None
     said = lane.head_lines if not is_http10 else lane.old_head_lines
     if carried is not None:
         said = travelling(lane, carried, lane.request_lines if not is_http10 else lane.old_request_lines)
@@ -124,6 +125,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
     if rest and is_complete:
         downstream.partial += rest
     exchange = Exchange(downstream, lane, head, key, client, started, minted)
+    exchange.span = span
     downstream.exchange = exchange
     waits = lane.pool.waits if is_complete else plane.listener.body_timeout
     if plane.listener.request_timeout:
@@ -184,8 +186,3 @@ def _follow(downstream: Downstream, head: RequestHead, cookie: bytes, is_bodiles
         downstream.partial += rest
     target = head.start.target
     downstream.answer("pass_link", lambda name, close: see_other(target, cookie, name, close), head, is_bodiless)
-
-
-def accept_of(head: RequestHead | None) -> bytes:
-    """What the client likes to get; empty where that is not known."""
-    return b"" if head is None else value_of(head.lines, b"accept")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from router.proxy import ends
 from router.proxy.connect import connect
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure
@@ -232,6 +233,7 @@ def timed_out(exchange: Exchange, *, is_last: bool) -> None:
     """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
     downstream = exchange.downstream
     if exchange.tunnel is not None:
+        exchange.flags = ends.flags(exchange, ends.IDLE)
         exchange.end_tunnel()
     elif is_last:
         exchange.fail(Failure.DEADLINE)

@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from router.core.spec import ErrorPageSpec
-from router.proxy.admit import accept_of, admit
+from router.proxy.admit import admit
+from router.proxy.answers import Make, note_unrouted, refusal
 from router.proxy.attempts import timed_out
 from router.proxy.client import UNIX, forwarded_by_stranger
 from router.proxy.exchange import Exchange
-from router.proxy.failures import Failure, failure_of, render
+from router.proxy.failures import Failure, failure_of
 from router.proxy.framing import BodyReader, trailers_of
 from router.proxy.grammar import BARE_LF, FramingError
 from router.proxy.heads import RequestHead, to_origin_form
@@ -324,25 +324,20 @@ class Downstream:
         pages: tuple[ErrorPageSpec, ...] = (),
     ) -> None:
         """Answer a request that never got a ring. The connection survives only if the message was whole."""
-        head_only = head_only or (head is not None and head.start.method == b"HEAD")
-        self.answer(
-            failure.value.word,
-            lambda request_id, close: render(
-                failure, request_id, close=close, head_only=head_only, accept=accept_of(head), pages=pages
-            ),
-            head,
-            is_complete and not failure.value.closes,
-        )
+        said = failure.value
+        make = refusal(failure, head, head_only, pages)
+        self.answer(said.word, make, head, is_complete and not said.closes, said.cause)
 
-    def answer(
-        self, word: str, make: Callable[[bytes, bool], bytes], head: RequestHead | None, is_complete: bool
-    ) -> None:
+    def answer(self, word: str, make: Make, head: RequestHead | None, is_complete: bool, cause: str = "") -> None:
         """Answer a request here; ``make`` gets the request id, and whether the connection is closed."""
         plane = self.plane
         plane.answered(word)
         self.keep_alive = self.keep_alive and is_complete and not plane.is_draining
         request_id = head.request_id if head is not None and head.request_id else plane.new_request_id()
-        self.transport.write(self.door.own(make(request_id, not self.keep_alive)))
+        answer = self.door.own(make(request_id, not self.keep_alive))
+        self.transport.write(answer)
+        if plane.access_log is not None:
+            note_unrouted(self, plane.access_log, head, request_id, answer, cause)
         self.finished(monotonic())
 
     def finished(self, now: float) -> None:

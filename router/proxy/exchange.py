@@ -10,6 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from router.core.hashing import UserKey
+from router.proxy import ends
+from router.proxy.answers import instead_of_backend
 from router.proxy.attempts import (
     IDEMPOTENT,
     connect_to,
@@ -22,30 +24,33 @@ from router.proxy.attempts import (
 )  # fmt: skip
 from router.proxy.changes import Lasting, is_event_stream
 from router.proxy.endpoint import Endpoint
-from router.proxy.failures import Failure, render
+from router.proxy.failures import Failure
 from router.proxy.forwarding import add_anonymous_cookie
 from router.proxy.framing import chunk, last_chunk
-from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field, value_of
+from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field
 from router.proxy.tunnel import Tunnel
 from router.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from router.proxy.downstream import Downstream
     from router.proxy.lane import Lane
+    from router.proxy.tracing import Begun
 
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 _SHORT_HEAD: Final = 16 * 1024
+_TIMING: Final = b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f"
+"""Milliseconds until it was sent on, and from then on until the head of the response (W3C Server Timing)."""
 
 
 class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint",
+        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint", "flags",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
         "is_request_sent", "kept", "key", "lane", "lasting", "minted", "received", "request", "request_id", "sent",
-        "sent_at", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
+        "sent_at", "span", "start", "started", "status", "tried", "tunnel", "upstream", "websocket_key",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +69,8 @@ class Exchange:
         """The field that gives a new anonymous user a cookie with this response; empty for everybody else."""
         self.client = client
         """Whose request it is; not the peer's address where that is a trusted proxy."""
+        self.span: Begun | None = None
+        """If it is sampled."""
         self.websocket_key = b""
         """Of a handshake; empty for everything else."""
         self.tunnel: Tunnel | None = None
@@ -80,6 +87,8 @@ class Exchange:
         self._chunks_request = head.chunked
         self.outgoing: list[bytes] | None = None
         self.status = 0
+        self.flags = b""
+        """How it ended, if not as it should: see ``ends``."""
         self._is_chunked = False
         self.kept: bytes | bytearray | None = None
         """All that was sent, while it may have to be sent again."""
@@ -238,6 +247,8 @@ class Exchange:
             add_anonymous_cookie(lines, self.minted)
         if lane.response_lines:
             lines.append(lane.response_lines)
+        if lane.says_timing:
+            lines.append(_TIMING % (1e3 * (self.sent_at - self.started), 1e3 * (now - self.sent_at)))
         if not head.has_date:
             lines.append(downstream.plane.date_line())  # RFC 9110 §6.6.1
         if downstream.door.hsts and not has_field(lines, b"strict-transport-security"):
@@ -315,6 +326,7 @@ class Exchange:
         if self.is_finished:
             return
         downstream = self.downstream
+        self.flags = ends.flags(self, failure.value.cause)
         self._drop_upstream()
         downstream.plane.failed(failure.value.word)
         now = monotonic()
@@ -325,21 +337,13 @@ class Exchange:
         self.status = failure.value.status
         if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
-        answer = render(
-            failure,
-            self.request_id,
-            close=not downstream.keep_alive,
-            head_only=self.start.method == b"HEAD",
-            lines=self.lane.response_lines,
-            accept=value_of(self.head.split(b"\r\n"), b"accept"),
-            pages=self.lane.error_pages,
-        )
-        downstream.transport.write(downstream.door.own(answer))
+        downstream.transport.write(instead_of_backend(self, failure))
         self._finish(now, False)
         downstream.finished(now)
 
-    def come_back(self) -> None:
+    def come_back(self, cause: str = ends.MOVED) -> None:
         """Its user is to ask again: a WebSocket is told so, and an event stream ends as if it were complete."""
+        self.flags = ends.flags(self, cause)
         if self.tunnel is not None:
             self.tunnel.restart()
         elif not self.is_finished:
@@ -354,9 +358,13 @@ class Exchange:
         """The client left: cancel what the endpoint is doing."""
         if self.is_finished:
             return
+        is_killed = self.downstream.plane.is_closed
         if self.tunnel is not None:
+            if is_killed:
+                self.flags = ends.flags(self, ends.KILLED)
             self._leave_tunnel()
             return
+        self.flags = ends.flags(self, ends.KILLED if is_killed else ends.CLIENT)
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
         if not self.status:
@@ -383,9 +391,11 @@ class Exchange:
         self.lane.meter.finished(status, duration, self.received, self.sent, is_error or status >= 500)
         if plane.tap is not None:
             plane.tap.take(self, status, duration)
+        if self.span is not None:
+            self.span.end(self, duration)
         access_log = plane.access_log
         if access_log is not None:
             access_log.add(
                 now, self.client, self.start, status, self.sent, self.received, duration, self.lane,
-                self.endpoint.address if self.endpoint is not None else b"", self.request_id,
+                self.endpoint.address if self.endpoint is not None else b"", self.request_id, self.flags, self.key,
             )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from router.core.spec import ErrorPageSpec
+from router.proxy import ends
 from router.proxy.grammar import (
     ExpectationError,
     FramingError,
@@ -32,12 +33,13 @@ class Answer:
     """What a failure turns into.
 
     ``closes``: the connection to the client cannot be used again. ``retryable``: nothing was done, so the client may
-    ask again as it is. ``line`` is a field line that the status asks for.
+    ask again as it is. ``line`` is a field line that the status asks for. ``cause`` is the access log's (``ends``).
     """
 
     status: int
     word: str
     sentence: str
+    cause: str
     closes: bool = False
     retryable: bool = False
     line: bytes = b""
@@ -46,44 +48,65 @@ class Answer:
 class Failure(Enum):
     """Why the router, not the backend, answered."""
 
-    BAD_REQUEST = Answer(400, "bad_request", "The request is malformed.", closes=True)
-    BAD_HANDSHAKE = Answer(400, "bad_handshake", "This is not a WebSocket handshake.", closes=True)
-    NO_SERVICE = Answer(404, "no_service", "No service is configured for this host and path.")
-    METHOD_REFUSED = Answer(405, "method_refused", "This method is not served here.", closes=True, line=ALLOW)
-    REQUEST_TIMEOUT = Answer(408, "request_timeout", "The request did not arrive in time.", closes=True, retryable=True)
-    SLOW_READER = Answer(408, "slow_reader", "The response was not taken in time.", closes=True)
-    BODY_TOO_LARGE = Answer(413, "body_too_large", "The request body is too large.", closes=True)
-    URI_TOO_LONG = Answer(414, "uri_too_long", "The request target is too long.", closes=True)
-    EXPECTATION_FAILED = Answer(417, "expectation_failed", "Only 100-continue can be expected.", closes=True)
+    BAD_REQUEST = Answer(400, "bad_request", "The request is malformed.", ends.REFUSED, closes=True)
+    BAD_HANDSHAKE = Answer(400, "bad_handshake", "This is not a WebSocket handshake.", ends.REFUSED, closes=True)
+    NO_SERVICE = Answer(404, "no_service", "No service is configured for this host and path.", ends.REFUSED)
+    METHOD_REFUSED = Answer(
+        405, "method_refused", "This method is not served here.", ends.REFUSED, closes=True, line=ALLOW
+    )
+    REQUEST_TIMEOUT = Answer(
+        408, "request_timeout", "The request did not arrive in time.", ends.CLIENT_SLOW, closes=True, retryable=True
+    )
+    SLOW_READER = Answer(408, "slow_reader", "The response was not taken in time.", ends.CLIENT_SLOW, closes=True)
+    BODY_TOO_LARGE = Answer(413, "body_too_large", "The request body is too large.", ends.LIMIT, closes=True)
+    URI_TOO_LONG = Answer(414, "uri_too_long", "The request target is too long.", ends.LIMIT, closes=True)
+    EXPECTATION_FAILED = Answer(
+        417, "expectation_failed", "Only 100-continue can be expected.", ends.REFUSED, closes=True
+    )
     UPGRADE_REQUIRED = Answer(
-        426, "upgrade_required", "Only version 13 of WebSocket is spoken.", closes=True,
+        426, "upgrade_required", "Only version 13 of WebSocket is spoken.", ends.REFUSED, closes=True,
         line=b"Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade",  # RFC 9110 §15.5.22
     )  # fmt: skip
     TOO_MANY_OF_CLIENT = Answer(
-        429, "too_many_of_client", "This client has too many connections.", closes=True, retryable=True
+        429, "too_many_of_client", "This client has too many connections.", ends.LIMIT, closes=True, retryable=True
     )
-    HEAD_TOO_LARGE = Answer(431, "head_too_large", "The request head is too large.", closes=True)
-    UNKNOWN_CODING = Answer(501, "unknown_coding", "The transfer coding is not implemented.", closes=True)
-    CONNECT_FAILED = Answer(502, "connect_failed", "The backend could not be reached.", retryable=True)
-    TLS_FAILED = Answer(502, "tls_failed", "The backend could not be trusted.", retryable=True)
-    UPSTREAM_RESET = Answer(502, "upstream_reset", "The backend closed the connection before it answered.")
-    UPSTREAM_PROTOCOL = Answer(502, "upstream_protocol", "The backend sent an answer that is not valid HTTP.")
-    NO_ENDPOINT = Answer(503, "no_endpoint", "No backend is available.", retryable=True, line=b"Retry-After: 5")
-    OVERLOADED = Answer(503, "overloaded", "The backends have too much to do.", retryable=True, line=b"Retry-After: 1")
-    NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.", retryable=True)
+    HEAD_TOO_LARGE = Answer(431, "head_too_large", "The request head is too large.", ends.LIMIT, closes=True)
+    UNKNOWN_CODING = Answer(501, "unknown_coding", "The transfer coding is not implemented.", ends.REFUSED, closes=True)
+    CONNECT_FAILED = Answer(502, "connect_failed", "The backend could not be reached.", ends.UPSTREAM, retryable=True)
+    TLS_FAILED = Answer(502, "tls_failed", "The backend could not be trusted.", ends.UPSTREAM, retryable=True)
+    UPSTREAM_RESET = Answer(
+        502, "upstream_reset", "The backend closed the connection before it answered.", ends.UPSTREAM
+    )
+    UPSTREAM_PROTOCOL = Answer(
+        502, "upstream_protocol", "The backend sent an answer that is not valid HTTP.", ends.UPSTREAM
+    )
+    NO_ENDPOINT = Answer(
+        503, "no_endpoint", "No backend is available.", ends.NOBODY, retryable=True, line=b"Retry-After: 5"
+    )
+    OVERLOADED = Answer(
+        503, "overloaded", "The backends have too much to do.", ends.LIMIT, retryable=True, line=b"Retry-After: 1"
+    )
+    NOT_READY = Answer(503, "not_ready", "The router has no routing table yet.", ends.NOBODY, retryable=True)
     TOO_MANY_CONNECTIONS = Answer(
-        503, "too_many_connections", "The router has too many connections.", closes=True, retryable=True,
+        503, "too_many_connections", "The router has too many connections.", ends.LIMIT, closes=True, retryable=True,
         line=b"Retry-After: 1",
     )  # fmt: skip
     NO_DESCRIPTORS = Answer(
-        503, "no_descriptors", "The router has no connection to spare.", retryable=True, line=b"Retry-After: 1"
+        503,
+        "no_descriptors",
+        "The router has no connection to spare.",
+        ends.LIMIT,
+        retryable=True,
+        line=b"Retry-After: 1",
     )
     CONNECT_TIMEOUT = Answer(
-        504, "connect_timeout", "The backend did not accept the connection in time.", retryable=True
+        504, "connect_timeout", "The backend did not accept the connection in time.", ends.UPSTREAM_SLOW, retryable=True
     )
-    UPSTREAM_TIMEOUT = Answer(504, "upstream_timeout", "The backend did not answer in time.")
-    DEADLINE = Answer(504, "deadline", "The request as a whole took too long.")
-    VERSION_REFUSED = Answer(505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", closes=True)
+    UPSTREAM_TIMEOUT = Answer(504, "upstream_timeout", "The backend did not answer in time.", ends.UPSTREAM_SLOW)
+    DEADLINE = Answer(504, "deadline", "The request as a whole took too long.", ends.DEADLINE)
+    VERSION_REFUSED = Answer(
+        505, "version_refused", "Only HTTP/1.1 and HTTP/1.0 are spoken here.", ends.REFUSED, closes=True
+    )
 
 
 _OF_HEADS: Final[dict[type[FramingError], Failure]] = {

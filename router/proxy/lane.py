@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from router.core.snapshot import Decision, Reason, Service
 from router.core.spec import ListenerSpec
 from router.proxy.pool import VersionPool
-from router.telemetry.access_log import json_lane
+from router.telemetry.log_forms import Decided
 from router.telemetry.meters import RingMeter
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ _OLD_VIA: Final = b"\r\nVia: 1.0 ring-router"
 MIRROR_LINE: Final = b"\r\nX-Ring-Mirror: 1"
 
 
-class Lane:
+class Lane(Decided):
     """One per decision of a service; and of a ring and a version for those who fall outward, made when needed."""
 
     __slots__ = (
-        "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "json", "member", "meter", "mirror",
-        "old_head_lines", "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines", "ring",
-        "service", "version", "words",
+        "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter", "mirror",
+        "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
+        "says_timing",
     )  # fmt: skip
 
     def __init__(
@@ -39,12 +39,7 @@ class Lane:
         also_said: bytes = b"",
         member: bytes = b"",
     ) -> None:
-        self.service = service.spec.name
-        self.ring = decision.ring
-        self.version = decision.version
-        self.reason = decision.reason.value
-        self.words = f' "-" "-" {self.ring} {self.version} {self.reason}\n'.encode()
-        self.json = json_lane(self.service, self.ring, self.version, self.reason)
+        super().__init__(service.spec.name, decision.ring, decision.version, decision.reason.value)
         self.pool = pool
         self.meter = meter
         self.decided = 0
@@ -60,6 +55,7 @@ class Lane:
         self.body_bytes = listener.limits.body_bytes if limit is None else limit
         """Of a request, at the most; 0 for no limit."""
         self.error_pages = service.spec.error_pages
+        self.says_timing = service.spec.server_timing
         said = f"X-Ring: {decision.ring}\r\nX-Ring-Version: {decision.version}".encode()
         if decision.reason is Reason.FALLBACK:
             said += b"\r\nX-Ring-Reason: fallback"

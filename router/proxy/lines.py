@@ -22,7 +22,7 @@ from router.proxy.grammar import (
     TargetTooLongError,
     UnknownVersionError,
 )
-from router.telemetry.access_log import json_request
+from router.telemetry.log_forms import Asked
 
 _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN_FORM + rb") ([\x21\x22\x24-\x7e]++) HTTP/([0-9])\.([0-9])")
 """Of a target only what could end it is refused, and ``#``: browsers send ``|``, ``{`` and the like as they are."""
@@ -65,27 +65,17 @@ class Lines(dict[bytes, Meaning], Generic[Meaning]):
         return meaning
 
 
-class RequestLine:
+class RequestLine(Asked):
     """A request line. ``target`` as it came, ``path`` without its query; ``line`` is what the backend gets."""
 
-    __slots__ = ("_json", "has_pass", "is_http10", "line", "method", "path", "target")
+    __slots__ = ("has_pass", "line", "path")
 
     def __init__(self, method: bytes, target: bytes, *, is_http10: bool) -> None:
-        self.method = method
-        self.target = target
+        super().__init__(method, target, is_http10=is_http10)
         self.path = target.partition(b"?")[0]
-        self.is_http10 = is_http10
-        self.has_pass = _PASS in target
+        self.has_pass = target.find(_PASS) >= 0  # `in` first tries to read the text as a number, which takes longer
         """Whether its query may have a pass, which no backend and no log gets to see."""
         self.line = b"%b %b HTTP/1.1" % (method, target)
-        self._json = b""
-
-    @property
-    def json(self) -> bytes:
-        """What the access log says of it; made once, for as long as the line is remembered."""
-        if not self._json:
-            self._json = json_request(self.method, self.target)
-        return self._json
 
 
 class StatusLine:
@@ -119,7 +109,7 @@ class Field:
             self.number = content_length(value)
         elif kind == MAX_FORWARDS and value.isdigit() and len(value) <= 9:
             self.number = int(value)
-        elif kind == COOKIE and _PASS in value:
+        elif kind == COOKIE and value.find(_PASS) >= 0:
             self.number = 1
         self.host = checked_host(value) if kind == HOST else b""
 
@@ -196,7 +186,7 @@ class FieldJudge:
         value = spaced.strip(b" \t")
         lower = name.lower()
         kind = self._kinds.get(lower, PASS)
-        if kind == PASS and (b"_" in lower or lower[:12] == b"x-forwarded-" or lower[:7] == b"x-ring-"):
+        if kind == PASS and (lower.find(b"_") >= 0 or lower[:12] == b"x-forwarded-" or lower[:7] == b"x-ring-"):
             kind = self._lookalike(lower)
         is_wanted = lower in self.wanted
         normal = b"%b: %b" % (name, value)

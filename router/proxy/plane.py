@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from router.core.snapshot import Decision, Reason, Service, Snapshot, outward
 from router.core.spec import ClientTlsSpec, ListenerSpec, SnapshotSpec
+from router.proxy import ends
 from router.proxy.changes import Changes
 from router.proxy.client import UNIX
 from router.proxy.door import Door
@@ -37,14 +38,10 @@ from router.proxy.sightings import Sightings
 from router.proxy.tables import OpenTables
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
+from router.proxy.tracing import TRACE_FIELDS, Tracer
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import (
-    ProofKey,
-    RingKey,
-    WorkerCounters,
-    read_meters,
-)
+from router.telemetry.counters import ProofKey, RingKey, WorkerCounters, read_meters
 from router.telemetry.meters import RingMeter
 
 RESERVED_DESCRIPTORS: Final = 64
@@ -76,11 +73,12 @@ class DataPlane:
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
+        self.tracer: Tracer | None = None
         self.tap: Sampler | None = None
         """Of those who listen to requests; None while nobody does."""
         self.lines_dropped = 0
         """By access logs that are closed."""
-        self.is_draining = False
+        self.is_draining = self.is_closed = False
         self._spawn = spawn
         self._chance = Random().random
         self.recovery = Recovery(self)
@@ -131,10 +129,9 @@ class DataPlane:
         trusted = tuple(listener.trusted_proxies)
         before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
-        if (snapshot.wanted_headers, listener.limits, listener.serves_trace) != (
-            reader.wanted, reader.limits, reader.serves_trace
-        ):  # fmt: skip
-            self.reader = RequestReader(snapshot.wanted_headers, listener.limits, serves_trace=listener.serves_trace)
+        wanted = snapshot.wanted_headers | TRACE_FIELDS if spec.tracing is not None else snapshot.wanted_headers
+        if (wanted, listener.limits, listener.serves_trace) != (reader.wanted, reader.limits, reader.serves_trace):
+            self.reader = RequestReader(wanted, listener.limits, serves_trace=listener.serves_trace)
         for number, one in enumerate(listener.sockets):
             self.door(number).update(one)
         self._limit_connections()
@@ -342,7 +339,7 @@ class DataPlane:
             failures=self._failures,
             proofs=self.proofs,
             tunnels=self.tunnels,
-            access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
+            access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
 
     async def drain(self, patience: float = 0.0) -> None:
@@ -370,7 +367,7 @@ class DataPlane:
         """The time to drain is over: WebSockets are told to come back. Whether nothing else is in flight."""
         for downstream in tuple(self._connections):
             if downstream.exchange is not None and downstream.exchange.tunnel is not None:
-                downstream.exchange.tunnel.restart()
+                downstream.exchange.come_back(ends.KILLED)
         return all(downstream.exchange is None for downstream in self._connections)
 
     def leave(self, doors: Collection[Door]) -> None:
@@ -381,6 +378,7 @@ class DataPlane:
 
     def close(self) -> None:
         """Break off what is left."""
+        self.is_closed = True
         self.wheel.stop()
         self.recovery.stop()
         for downstream in (*self._connections, *self._refused):

@@ -1,196 +1,166 @@
-"""The access log: one line per request, made in batches, written by a thread, bounded, never in the request's way.
+"""The access log: one line per request, made in batches and handed to a sink, never in the request's way.
 
-A line is some twenty references to bytes that exist already: what a second, a client, a request line, a decision and an
-endpoint add, and numbers out of tables. The event loop notes them and joins a batch at a time; a thread writes. When it
-cannot (a full disk, a reader that stopped) further lines are dropped and counted, and writing resumes by itself.
+A line is some thirteen references to bytes that exist already: what a millisecond, a client, a request line, a decision
+and an endpoint add, and numbers out of tables. The event loop notes them, and joins a batch at a time.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-import threading
 import time
-from select import PIPE_BUF
-from typing import Any, Final, Literal
+from hashlib import blake2b
+from random import Random
+from typing import Final
 
-import msgspec
+from router.core.records import AccessLogSpec
+from router.telemetry.log_forms import Asked, Decided, form_of, quoted
+from router.telemetry.log_sink import Sink
 
-QUEUE_LINES: Final = 10_000
-"""Lines that wait at the most; faults.md row 23."""
 BATCH_LINES: Final = 64
 """Lines that are joined and handed over at once."""
 FLUSH_SECONDS: Final = 0.2
 """How long a line that no batch takes along waits."""
-WRITE_SECONDS: Final = 0.05
-"""The thread writes this often at the most: each time it wakes, the loop waits for it to fall asleep."""
+IDENTITY_BYTES: Final = 8
+KNOWN_USERS: Final = 4096
+LONGEST_KNOWN: Final = 128
+"""Bytes of a key: keys come from strangers."""
 
-_encode: Final = msgspec.json.Encoder().encode
-_MILLIS: Final = [b'%03dZ","client":"' % number for number in range(1000)]
-_STATUS: Final = [b',"status":%d,"bytes":' % number for number in range(1000)]
 _THREE: Final = [b"%03d" % number for number in range(1000)]
 _SMALL: Final = [b"%d" % number for number in range(10_000)]
 """What most numbers of a line look like: a look-up takes a fifth of the time of printing one."""
-
-
-def json_request(method: bytes, target: bytes) -> bytes:
-    """The part of a JSON line that is the same for every request with this request line."""
-    return b'","method":"%b","target":%b' % (method, _encode(target.decode("latin-1")))
-
-
-def json_lane(service: str, ring: str, version: str, reason: str) -> bytes:
-    """The part of a JSON line that is the same for every request with this decision; names need no escaping."""
-    return f',"service":"{service}","ring":"{ring}","version":"{version}","reason":"{reason}","endpoint":"'.encode()
-
-
-def _number(value: int) -> bytes:
-    return _SMALL[value] if value < 10_000 else b"%d" % value
+_USUAL: Final = b',"request_bytes":0,"duration":0.'
+"""What JSON says of a request without a body that took less than a second."""
+_NOBODY: Final = b" - -"
 
 
 class AccessLog:
-    """Lines to a file descriptor.
+    """``add`` and ``flush`` belong to the event loop, which calls ``flush`` every ``FLUSH_SECONDS``.
 
-    ``json`` is one object a line (``duration`` in seconds, ``bytes`` those of the bodies), ``combined`` Apache's format
-    (referrer and agent are not kept) with ring, version and reason behind it. ``add`` and ``flush`` belong to the event
-    loop, which calls ``flush`` every ``FLUSH_SECONDS``.
+    Which lines are written is drawn by status class; a 2xx or 3xx that was broken off counts as 5xx.
     """
 
     __slots__ = (
-        "_batches", "_descriptor", "_done", "_is_json", "_is_pipe", "_is_stopped", "_is_torn", "_lines", "_lost",
-        "_made", "_offset", "_parts", "_refused", "_second", "_stamp", "_wake", "_writer", "form",
+        "_at", "_chance", "_due", "_end", "_form", "_hash", "_is_json", "_is_picky", "_known", "_lines", "_offset",
+        "_parts", "_rates", "_stamp", "_status", "_takes_usual", "_who", "sink", "spec",
     )  # fmt: skip
 
-    def __init__(self, descriptor: int, form: Literal["json", "combined"], dropped: int = 0) -> None:
-        self.form = form
-        self._descriptor = descriptor
-        self._is_json = form == "json"
-        self._is_pipe = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._is_torn = False
-        """Whether the last line that is there may be a part of one: of ours, or of a sibling's on the same disk."""
+    def __init__(self, spec: AccessLogSpec, sink: Sink) -> None:
+        self.spec = spec
+        self.sink = sink
+        self._form = form_of(spec.format)
+        self._is_json = self._form.is_json
+        self._takes_usual = spec.format == "json"
+        self._status = self._form.status
+        self._end = self._form.end
+        self._who = _NOBODY
+        self._rates = [1.0, *(spec.rates or (1.0,) * 5)]
+        self._chance = Random().random
+        self._hash = blake2b(key=spec.identity_key, digest_size=IDENTITY_BYTES) if spec.identity_key else None
+        self._known: dict[bytes, bytes] = {}
+        """User → hash."""
+        self._is_picky = bool(spec.rates or spec.identity_key)
         self._offset = time.time() - time.monotonic()
-        self._second = -1
+        self._at = 0
+        self._due = 0.0
         self._stamp = b""
         self._parts: list[bytes] = []
         self._lines = 0
-        self._batches: list[tuple[bytes, int]] = []
-        # Each has one writer, the loop or the thread, so that none needs a lock.
-        self._refused = dropped
-        self._made = 0
-        self._done = 0
-        self._lost = 0
-        self._is_stopped = False
-        self._wake = threading.Event()
-        self._writer = threading.Thread(target=self._write_out, name="access-log", daemon=True)
-        self._writer.start()
-
-    @property
-    def dropped(self) -> int:
-        """Lines that were lost, on from an earlier log's count."""
-        return self._refused + self._lost
 
     def add(
-        self, now: float, client: bytes, start: Any, status: int, sent: int, received: int, duration: float, lane: Any,
-        address: bytes, request_id: bytes,
+        self, now: float, client: bytes, start: Asked, status: int, sent: int, received: int, duration: float,
+        lane: Decided, address: bytes, request_id: bytes, flags: bytes, key: bytes | None,
     ) -> None:  # fmt: skip
         """Note a request that ended ``now``, on the monotonic clock; called on the request's way.
 
-        ``start`` and ``lane`` are what it asked for and what was decided, ``address`` is the endpoint's. Only what a
-        client can write is escaped; numbers, addresses and names from the config need none.
+        ``address`` is the endpoint's. ``flags`` say how it ended, empty where that was as it should. ``key`` is its
+        user's, if there is one.
         """
-        at = now + self._offset
-        second = int(at)
-        if second != self._second:
-            self._turn(second)
+        end = self._end
+        if flags or self._is_picky:
+            end = self._last(status, flags, key)
+            if not end:
+                return
+        millis = int(1000.0 * (now + self._offset))
+        if millis != self._at:
+            self._turn(now, millis)
+        form = self._form
+        asked = start.logged if start.logged_as is form else start.render(form)
+        decided = lane.logged if lane.logged_as is form else lane.render(form)
+        bytes_sent = _SMALL[sent] if sent < 10_000 else b"%d" % sent
         if self._is_json:
-            if b'"' in request_id or b"\\" in request_id:
-                request_id = _encode(request_id.decode("latin-1"))[1:-1]
+            if not request_id.isalnum():
+                request_id = quoted(request_id)[1:-1]
             micros = int(duration * 1e6)
-            self._parts += (
-                self._stamp, _MILLIS[int((at - second) * 1000)], client, start.json, _STATUS[status], _number(sent),
-                b',"request_bytes":', _number(received), b',"duration":', _number(micros // 1_000_000), b".",
-                _THREE[micros // 1000 % 1000], _THREE[micros % 1000], lane.json, address, b'","request_id":"',
-                request_id, b'"}\n',
-            )  # fmt: skip
+            if not received and micros < 1_000_000 and self._takes_usual:
+                self._parts += (
+                    self._stamp, client, asked, self._status[status], bytes_sent, _USUAL,
+                    _THREE[micros // 1000], _THREE[micros % 1000], decided, address, b'","request_id":"',
+                    request_id, end,
+                )  # fmt: skip
+            else:
+                named = b'","request_id":"' if self._takes_usual else b'","http.request.id":"'
+                self._parts += (
+                    self._stamp, client, asked, self._status[status], bytes_sent, form.middle(received, micros),
+                    decided, address, named, request_id, end,
+                )  # fmt: skip
         else:
-            target = start.target
-            if b'"' in target or b"\\" in target:
-                target = target.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-            self._parts += (
-                client, self._stamp, start.method, b" ", target, b' HTTP/1.1" ', _SMALL[status], b" ", _number(sent),
-                lane.words,
-            )  # fmt: skip
+            self._parts += (client, self._who, self._stamp, asked, self._status[status], bytes_sent, decided, end)
         self._lines += 1
         if self._lines >= BATCH_LINES:
-            self.flush()
+            self._hand_over()
 
-    def _turn(self, second: int) -> None:
-        """What all lines of a second share."""
-        self._second = second
-        self._offset = time.time() - time.monotonic()
-        form = '{"time":"%Y-%m-%dT%H:%M:%S.' if self._is_json else ' - - [%d/%b/%Y:%H:%M:%S +0000] "'
-        self._stamp = time.strftime(form, time.gmtime(second)).encode()
+    def _last(self, status: int, flags: bytes, key: bytes | None) -> bytes:
+        """The end of a line; empty if none is to be written."""
+        rate = self._rates[5 if flags and status < 400 else status // 100]
+        if rate < 1.0 and self._chance() >= rate:
+            return b""
+        if not flags and rate == 1.0 and self._hash is None:
+            return self._end
+        identity = b""
+        if self._hash is not None:
+            self._who = _NOBODY
+            if key is not None:
+                identity = self._known.get(key, b"") or self._identity(key)
+                self._who = b" - " + identity
+        return self._form.last(flags or b"-", rate, identity)
+
+    def _identity(self, key: bytes) -> bytes:
+        """A user's hash, which is kept: users come again."""
+        if self._hash is None:
+            return b""
+        hashed = self._hash.copy()
+        hashed.update(key)
+        found = hashed.hexdigest().encode()
+        if len(key) <= LONGEST_KNOWN:
+            if len(self._known) >= KNOWN_USERS:
+                self._known.clear()
+            self._known[key] = found
+        return found
+
+    def _turn(self, now: float, millis: int) -> None:
+        """What all lines of a millisecond share. Once in a second the clock on the wall is looked at."""
+        if now >= self._due:
+            self._due = now + 1.0
+            self._offset = time.time() - time.monotonic()
+        self._at = millis
+        self._stamp = self._form.time(millis)
+
+    def _hand_over(self) -> None:
+        if self._lines:
+            self.sink.offer(self._parts, self._lines)
+            self._parts.clear()
+            self._lines = 0
 
     def flush(self) -> None:
-        """Hand what was noted to the thread, or drop it when too much waits already."""
-        count = self._lines
-        if not count:
-            return
-        if self._made - self._done + count > QUEUE_LINES:
-            self._refused += count
-        else:
-            self._made += count
-            self._batches.append((b"".join(self._parts), count))
-            self._wake.set()
-        self._parts.clear()
-        self._lines = 0
+        """Have everything written that was noted."""
+        self._hand_over()
+        self.sink.push()
 
     def close(self) -> None:
-        """No further lines; what was noted is written by the thread, which then ends."""
+        """No further lines; those noted so far are written."""
         self.flush()
-        self._is_stopped = True
-        self._wake.set()
+        self.sink.close()
 
     def stop(self) -> None:
-        """Close, and wait for what is queued, for two seconds at the most. Not on a loop that serves."""
-        self.close()
-        self._writer.join(timeout=2.0)
-
-    def _write_out(self) -> None:
-        while not self._is_stopped or self._batches:
-            self._wake.wait()
-            if not self._is_stopped:
-                time.sleep(WRITE_SECONDS)
-                self._wake.clear()
-            # Copy and delete, each one step under the interpreter's lock: a batch added in between stays.
-            waiting = len(self._batches)
-            batches = self._batches[:waiting]
-            del self._batches[:waiting]
-            if batches:
-                lines = sum(count for _, count in batches)
-                self._lost += self._write(b"".join([data for data, _ in batches]), lines)
-                self._done += lines
-
-    def _write(self, data: bytes, lines: int) -> int:
-        """The number of lines that could not be written."""
-        mended = 1 if self._is_torn else 0
-        data = b"\n" * mended + data
-        at, size = 0, len(data)
-        while at < size:
-            try:
-                at += os.write(self._descriptor, data[at : self._end(data, at)])
-            except BlockingIOError:
-                time.sleep(FLUSH_SECONDS)
-            except OSError:
-                self._is_torn = True
-                # A line that lacks nothing but its end is whole once the next write mends it.
-                is_whole = at > mended and data[at : at + 1] == b"\n"
-                return min(lines, data.count(b"\n", max(at, mended)) - is_whole)
-        self._is_torn = False
-        return 0
-
-    def _end(self, data: bytes, at: int) -> int:
-        """How far one write goes: workers share a pipe, and only short writes are not torn apart (POSIX, write)."""
-        size = len(data)
-        if not self._is_pipe or size - at <= PIPE_BUF:
-            return size
-        return (data.rfind(b"\n", at, at + PIPE_BUF) + 1) or (data.find(b"\n", at) + 1) or size
+        """Close, and wait until they are written, or cannot be. Not on a loop that serves."""
+        self.flush()
+        self.sink.stop()

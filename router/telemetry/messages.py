@@ -86,6 +86,38 @@ class Tapped(msgspec.Struct, tag="tapped"):
     dropped: dict[int, int]
 
 
+class Span(msgspec.Struct):
+    """A request that is over and was sampled. Ids in hexadecimal, ``at`` is Unix time, ``duration`` in seconds.
+
+    ``flags`` are the access log's, empty where it ended as it should.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    at: float
+    duration: float
+    method: str
+    scheme: str
+    authority: str
+    path: str
+    status: int
+    flags: str
+    service: str
+    ring: str
+    version: str
+    reason: str
+    endpoint: str
+    request_id: str
+
+
+class Traced(msgspec.Struct, tag="traced"):
+    """Worker → control: spans, and how many more there would have been."""
+
+    spans: list[Span]
+    dropped: int = 0
+
+
 class Seen(msgspec.Struct, tag="seen"):
     """Worker → control, once a second: users whom the hash sorted by this snapshot, service → digest → ring's place.
 
@@ -96,7 +128,7 @@ class Seen(msgspec.Struct, tag="seen"):
     users: dict[str, dict[int, int]]
 
 
-FromWorker = Hello | Applied | Report | Leaving | Seen | Tapped
+FromWorker = Hello | Applied | Report | Leaving | Seen | Tapped | Traced
 FromControl = Install | Tap
 
 

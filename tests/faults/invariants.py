@@ -137,6 +137,8 @@ async def _agree(stage: Stage, outcomes: list[Outcome]) -> list[str]:
         lines.clear()
         for raw in stage.access_log.read_bytes().split(b"\n")[:-1]:
             line = json.loads(raw)
+            if not line["ring"]:
+                continue  # answered before it had a ring
             name = _ID.match(line["target"])
             lines.setdefault(name[1] if name else line["target"], []).append(line["status"])
 
@@ -161,7 +163,7 @@ async def _agree(stage: Stage, outcomes: list[Outcome]) -> list[str]:
 
 
 def _differences(lines: dict[str, list[int]], outcomes: list[Outcome]) -> list[str]:
-    """Answers the router gave before a request had a ring have no line: they are those without ``X-Ring``."""
+    """Answers the router gave before a request had a ring are not looked at: they are those without ``X-Ring``."""
     complaints = []
     for one in outcomes:
         found = lines.get(one.request.id, [])
