@@ -328,7 +328,7 @@ async def test_counters_that_are_read_in_the_middle_never_count_down() -> None:
 
         read()
         assert seen[0] == {"shop/canary/v3rule": 1}
-        await until(lambda: router.plane.meter(("shop", "canary", "v2")).codes)
+        await until(lambda: router.plane.tally.meter(("shop", "canary", "v2")).codes)
         read()
         client = Client(router, lines=CANARY)
         for _ in range(3):

@@ -29,8 +29,7 @@ REQUESTS = st.tuples(
 def happen(meter: RingMeter, status: int, upstream: float, duration: float) -> None:
     meter.decided("hash", 1)
     meter.in_flight += 1
-    meter.answered(upstream)
-    meter.finished(status, duration, 3, 5, status >= 500)
+    meter.finished(status, duration, 3, 5, status >= 500, upstream)
 
 
 def sent(meters: dict[RingKey, RingMeter], *, whole: bool) -> WorkerCounters:
@@ -62,7 +61,8 @@ def test_control_knows_what_happened_whatever_is_reported_when(events: list[obje
         assert ring.in_flight == 0
         assert (ring.request_bytes, ring.response_bytes) == (3 * len(requests), 5 * len(requests))
         for histogram, durations in (
-            (ring.upstream, [upstream for _, upstream, _ in requests]),
+            (ring.upstream_success, [upstream for status, upstream, _ in requests if status < 500]),
+            (ring.upstream_error, [upstream for status, upstream, _ in requests if status >= 500]),
             (ring.duration_success, [duration for status, _, duration in requests if status < 500]),
             (ring.duration_error, [duration for status, _, duration in requests if status >= 500]),
         ):
@@ -100,8 +100,8 @@ def test_workers_add_up(
             happen(both.setdefault(key, RingMeter()), status, upstream, duration)
         fold(total, sent(meters, whole=True), gauges=True)
     expected = read_meters(both, whole=True)
-    assert {key: (ring.codes, ring.upstream) for key, ring in total.rings.items()} == {
-        key: (ring.codes, ring.upstream) for key, ring in expected.items()
+    assert {key: (ring.codes, ring.upstream_success) for key, ring in total.rings.items()} == {
+        key: (ring.codes, ring.upstream_success) for key, ring in expected.items()
     }
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
+from router.admin.scrape import scraped
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -40,8 +42,8 @@ class View(Protocol):
     def readiness(self) -> tuple[bool, str]:
         """Whether traffic may come, and a sentence."""
 
-    def metrics(self) -> bytes:
-        """The Prometheus exposition."""
+    def metrics(self, *, is_open: bool = False) -> bytes:
+        """The exposition; as OpenMetrics if it ``is_open``."""
 
     def state(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -102,8 +104,7 @@ async def _ready(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = request.app[VIEW].metrics()
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    return await scraped(request, request.app[VIEW].metrics)
 
 
 async def _state(request: web.Request) -> web.Response:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import signal
 import socket
 import time
@@ -35,6 +34,7 @@ from router.control.jwks import Issuers
 from router.control.members import Members
 from router.control.people import People
 from router.control.rules import service_rules
+from router.control.shares import Shares
 from router.control.store import Store
 from router.control.taps import Listener, Taps
 from router.control.trouble import Trouble, news, troubles, warning
@@ -43,12 +43,13 @@ from router.core.health import is_version_up
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.process.backends import backends_state, live_state, rings_state
-from router.process.figures import issuer_figures, store_figures, workers_state
+from router.process.figures import figures, workers_state
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.process.restarts import Restarts
 from router.process.tapping import listen
 from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
-from router.telemetry.exposition import ConfigFigures, Figures, render
+from router.telemetry.exposition import render
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
 
@@ -86,15 +87,17 @@ class Control:
         self._at_start = settings
         self._refused: dict[str, str] = {}
         """Config and files as they were when they were refused."""
-        self._config_error = ""
+        self.config_error = ""
         self._needs_restart: tuple[str, ...] = ()
-        self._reloads: Counter[str] = Counter()
-        self._loaded_at = time.time()
+        self.reloads: Counter[str] = Counter()
+        self.loaded_at = time.time()
         self._revision = 1
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
+        self.shares = Shares()
+        self.restarts = Restarts()
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
@@ -193,8 +196,8 @@ class Control:
         try:
             self.board.refresh(self.settings, live, self._listen, found)
         except LiveConflict as conflict:
-            self._config_error = f"the config and what is live in Redis do not fit together: {conflict}"
-            self._log.error(f"{self._config_error}; the routing stays as it was")
+            self.config_error = f"the config and what is live in Redis do not fit together: {conflict}"
+            self._log.error(f"{self.config_error}; the routing stays as it was")
             return
         spec = self.board.spec
         if spec is None:
@@ -220,6 +223,8 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            if self.shares.is_due(time.monotonic()):
+                self.shares.note(time.monotonic(), self.hub.decisions())
             self.issuers.note_refused_tokens(self.hub.refused_tokens())
             if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
                 self.members.sweep(self.board.spec)
@@ -241,11 +246,11 @@ class Control:
         in_force = self.settings.files.seen
         if look_at(in_force) == in_force:
             if is_asked:
-                self._reloads["unchanged"] += 1
+                self.reloads["unchanged"] += 1
                 self._log.info(f"config {self._path} is unchanged")
-            if self._config_error:
+            if self.config_error:
                 self._log.info(f"config {self._path} is again the one in force, #{self._revision}")
-            self._config_error, self._refused = "", {}
+            self.config_error, self._refused = "", {}
             return
         if self._refused and look_at(self._refused) == self._refused and not is_asked:
             return
@@ -259,16 +264,16 @@ class Control:
     def _refuse_config(self, why: str, seen: dict[str, str]) -> None:
         if seen == self._refused:
             return
-        self._refused, self._config_error = seen, why
-        self._reloads["failure"] += 1
+        self._refused, self.config_error = seen, why
+        self.reloads["failure"] += 1
         self._log.error(f"config refused, #{self._revision} stays in force: {why}")
 
     def _accept_config(self, settings: Settings) -> None:
         self.settings = settings
-        self._refused, self._config_error = {}, ""
-        self._reloads["success"] += 1
+        self._refused, self.config_error = {}, ""
+        self.reloads["success"] += 1
         self._revision += 1
-        self._loaded_at = time.time()
+        self.loaded_at = time.time()
         fixed = ("admin", "workers", "state_dir", "redis", "instance")
         self._needs_restart = tuple(key for key in fixed if getattr(self._at_start, key) != getattr(settings, key))
         if {str(one.address) for one in settings.listen} != set(self._listen):
@@ -303,25 +308,8 @@ class Control:
             return True, f"ready, degraded: no keys of {', '.join(self.issuers.missing)}, whose tokens are not believed"
         return True, "ready"
 
-    def metrics(self) -> bytes:
-        return render(
-            Figures(
-                counters=self.hub.totals(),
-                spec=self.board.spec,
-                store=store_figures(self.store, self.settings.services),
-                config=ConfigFigures(
-                    self._reloads, not self._config_error, self._loaded_at, self.settings.files.expiries
-                ),
-                workers_connected=self.hub.connected,
-                workers_expected=self.hub.expected,
-                last_change_at=self.hub.published_at,
-                checks=self.backends.figures(),
-                issuers=issuer_figures(self.issuers),
-                flips=self.people.flips,
-                members={name: self.members.counts(name) for name in self.settings.services},
-                build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
-            )
-        )
+    def metrics(self, *, is_open: bool = False) -> bytes:
+        return render(figures(self), is_open=is_open)
 
     def tap(self, service: str, ring: str, rate: int) -> Listener:
         return listen(self.taps, self.board.spec, service, ring, rate)
@@ -340,8 +328,8 @@ class Control:
             "config_path": str(self._path.resolve()),
             "config": {
                 "revision": self._revision,
-                "loaded_at": self._loaded_at,
-                "error": self._config_error,
+                "loaded_at": self.loaded_at,
+                "error": self.config_error,
                 "needs_restart": self._needs_restart,
             },
             "store": {
@@ -375,6 +363,7 @@ async def _main(options: argparse.Namespace) -> None:
     control = Control(
         settings, options.config, options.runtime, options.workers, options.listen, admin, waits=options.waits
     )
+    control.restarts = Restarts(options.restarts)
     await control.run()
 
 
@@ -387,6 +376,7 @@ def main() -> None:
     parser.add_argument("--listen", nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--admin-fd", type=int)
+    parser.add_argument("--restarts", type=int, default=-1)
     parser.add_argument("--waits", action="store_true")
     options = parser.parse_args()
     unblock_signals()

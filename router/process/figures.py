@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from prometheus_client import ProcessCollector
+
+from router import __version__
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.store import Store
-from router.telemetry.exposition import IssuerFigures, StoreFigures
+from router.process.restarts import Restarts
+from router.telemetry.exposition import ConfigFigures, Figures, IssuerFigures, ProcessFigures, StoreFigures
+
+if TYPE_CHECKING:
+    from router.process.control import Control
+
+
+def figures(control: Control) -> Figures:
+    """Everything that one scrape shows."""
+    services = control.settings.services
+    return Figures(
+        counters=control.hub.totals(),
+        spec=control.board.spec,
+        store=store_figures(control.store, services),
+        config=config_figures(control),
+        processes=process_figures(control.hub, control.restarts),
+        last_change_at=control.hub.published_at,
+        build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
+        actual=control.shares.shares(control.hub.decisions()),
+        checks=control.backends.figures(),
+        issuers=issuer_figures(control.issuers),
+        members={name: control.members.counts(name) for name in services},
+        flips=control.people.flips,
+    )
+
+
+def config_figures(control: Control) -> ConfigFigures:
+    """Of the config file."""
+    return ConfigFigures(control.reloads, not control.config_error, control.loaded_at, control.settings.files.expiries)
 
 
 def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
@@ -19,6 +52,7 @@ def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
         errors=store.errors_total,
         rejected=store.rejected_total,
         sources={name: store.source(name) for name in services},
+        revisions={name: int(one.revision) for name, one in store.live.items() if one.revision.isdecimal()},
         poll_durations=store.poll_durations,
         poll_seconds_sum=store.poll_seconds_sum,
     )
@@ -27,6 +61,16 @@ def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
 def issuer_figures(issuers: Issuers) -> dict[str, IssuerFigures]:
     """Of those whose keys are fetched."""
     return {name: IssuerFigures(bool(one.keys), one.fetched_at, one.results) for name, one in issuers.issuers.items()}
+
+
+def process_figures(hub: Hub, restarts: Restarts) -> ProcessFigures:
+    """Of the parent and the workers."""
+    resident: dict[int, int] = {}
+    for worker in hub.workers.values():
+        if worker.writer is not None:
+            resident[worker.slot] = resident.get(worker.slot, 0) + worker.counters.resident_bytes
+    parent = ProcessCollector(pid=os.getppid, registry=None).collect()
+    return ProcessFigures(hub.connected, hub.expected, resident, restarts.read(), tuple(parent))
 
 
 def workers_state(hub: Hub) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ class Downstream:
                 self.address = UNIX
             else:
                 # Gone before it was accepted: nobody can tell any more who it was.
-                self.plane.answered("client_gone")
+                self.plane.tally.answered("client_gone")
                 self.transport.abort()
                 return
         self.forwarded = forwarded_by_stranger(self.address, self.door.scheme)
@@ -339,7 +339,7 @@ class Downstream:
     ) -> None:
         """Answer a request here; ``make`` gets the request id, and whether the connection is closed."""
         plane = self.plane
-        plane.answered(word)
+        plane.tally.answered(word)
         self.keep_alive = self.keep_alive and is_complete and not plane.is_draining
         request_id = head.request_id if head is not None and head.request_id else plane.new_request_id()
         self.transport.write(self.door.own(make(request_id, not self.keep_alive)))

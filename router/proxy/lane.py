@@ -24,8 +24,8 @@ class Lane:
 
     __slots__ = (
         "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "json", "member", "meter", "mirror",
-        "old_head_lines", "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines", "ring",
-        "service", "version", "words",
+        "number", "old_head_lines", "old_request_lines", "outer", "pool", "reason", "request_lines", "response_lines",
+        "ring", "service", "version", "words",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Lane:
         self.meter = meter
         self.decided = 0
         """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
+        self.number = 0
+        """In the journal; 0 until something is written there."""
         self.outer = outer
         """Versions to fall back on, the nearest first."""
         self.is_closed = not next(ring.falls_outward for ring in service.spec.rings if ring.name == decision.ring)

@@ -33,7 +33,8 @@ def upper_edge_seconds(index: int) -> float:
 
 ERROR: Final = HISTOGRAM_BUCKETS
 UPSTREAM: Final = 2 * HISTOGRAM_BUCKETS
-"""Where the other two histograms of a ring begin: all three are one dict, which is one place in memory to go to."""
+"""Where a ring's other histograms begin: durations of errors, those of the backend, and those of errors again at the
+sum of both. All four are one dict, which is one place in memory to go to."""
 
 
 class RingMeter:
@@ -45,7 +46,8 @@ class RingMeter:
 
     __slots__ = (
         "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_seconds", "has_moved", "in_flight",
-        "reasons", "request_bytes", "response_bytes", "retries", "success_seconds", "upstream_seconds",
+        "reasons", "request_bytes", "response_bytes", "success_seconds", "tunnels", "upgrades",
+        "upstream_error_seconds", "upstream_success_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,9 +58,11 @@ class RingMeter:
         self.response_bytes = 0
         self.success_seconds = 0.0
         self.error_seconds = 0.0
-        self.upstream_seconds = 0.0
+        self.upstream_success_seconds = 0.0
+        self.upstream_error_seconds = 0.0
         self.client_aborts = 0
-        self.retries = 0
+        self.upgrades = 0
+        self.tunnels = 0
         self.reasons: dict[str, int] = {}
         self._gone: dict[str, int] = {}
         self._codes: dict[int, int] = {}
@@ -82,14 +86,19 @@ class RingMeter:
         self.has_moved = True
         self.in_flight -= 1
 
-    def answered(self, seconds: float) -> None:
-        """The backend's response head came, so long after the request was sent."""
-        index = UPSTREAM + histogram_index(seconds)
-        self._moved[index] = self._moved.get(index, 0) + 1
-        self.upstream_seconds += seconds
+    def opened(self) -> None:
+        """A request has become a tunnel."""
+        self.has_moved = True
+        self.upgrades += 1
+        self.tunnels += 1
 
-    def finished(self, status: int, seconds: float, received: int, sent: int, is_error: bool) -> None:
-        """A request is over: ``seconds`` from its head to its response, and the bytes of both bodies."""
+    def finished(
+        self, status: int, seconds: float, received: int, sent: int, is_error: bool, waited: float = -1.0
+    ) -> None:
+        """A request is over: ``seconds`` from its head to its response, and the bytes of both bodies.
+
+        ``waited``: from the request sent to the backend's response head; below 0 where none came.
+        """
         self.has_moved = True
         self.in_flight -= 1
         if status == 200:
@@ -104,21 +113,30 @@ class RingMeter:
             self.error_seconds += seconds
         else:
             self.success_seconds += seconds
-        self._moved[index] = self._moved.get(index, 0) + 1
+        moved = self._moved
+        moved[index] = moved.get(index, 0) + 1
+        if waited >= 0.0:
+            index = UPSTREAM + histogram_index(waited)
+            if is_error:
+                index += ERROR
+                self.upstream_error_seconds += waited
+            else:
+                self.upstream_success_seconds += waited
+            moved[index] = moved.get(index, 0) + 1
 
     @property
     def codes(self) -> dict[int, int]:
         """Finished requests by status."""
         return {200: self._ok, **self._codes} if self._ok else dict(self._codes)
 
-    def read(self, *, whole: bool) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """Three histograms, success, error and upstream: the buckets that moved since the last reading, or all."""
+    def read(self, *, whole: bool) -> tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]]:
+        """Durations of success and error, then those of the backend: the buckets that moved since then, or all."""
         counts, moved = self._counts, self._moved
         for index, count in moved.items():
             moved[index] = counts[index] = counts.get(index, 0) + count
         self._moved = {}
         self.has_moved = False
-        found: tuple[dict[int, int], dict[int, int], dict[int, int]] = ({}, {}, {})
+        found: tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]] = ({}, {}, {}, {})
         for index, count in (counts if whole else moved).items():
             found[index // HISTOGRAM_BUCKETS][index % HISTOGRAM_BUCKETS] = count
         return found
