@@ -84,10 +84,10 @@ class Journal:
         flags = IS_ERROR if is_error else 0
         if is_aborted:
             flags |= IS_ABORTED
-        whole, part = int(seconds * 1e6), 0
+        whole, part = int(seconds * 1e6 + 0.5), 0
         if waited >= 0.0:
             flags |= HAS_UPSTREAM
-            part = int(waited * 1e6)
+            part = int(waited * 1e6 + 0.5)
         _pack(
             self._page, at, sent, received, decided, whole if whole < LONGEST else LONGEST,
             part if part < LONGEST else LONGEST, number, status, flags, self._epoch,
