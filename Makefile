@@ -15,9 +15,10 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
 # Most stories wait for something most of the time.
 SPREAD := -n 3 --dist loadfile
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping soak
 
-.PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
+# `docs` is a directory too.
+.PHONY: docs fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -57,6 +58,9 @@ $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
 	RING_ROUTER_COMPILE=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target $(COMPILED) .
 	@PYTHONPATH=$(COMPILED) $(BIN)/ring-router version | grep compiled
 	@touch $@
+
+docs: $(VENV)/ready ## docs/metrics.md, from the table that /metrics is made of
+	$(BIN)/python -m router.telemetry.describe
 
 fuzz: $(VENV)/ready ## any bytes from either side, for FUZZ_SECONDS (default 300)
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(or $(FUZZ_SECONDS),300)

@@ -54,7 +54,7 @@ def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
         sources={name: store.source(name) for name in services},
         revisions={name: int(one.revision) for name, one in store.live.items() if one.revision.isdecimal()},
         poll_durations=store.poll_durations,
-        poll_seconds_sum=store.poll_seconds_sum,
+        poll_micros=store.poll_micros,
     )
 
 

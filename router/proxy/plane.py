@@ -321,9 +321,9 @@ class DataPlane:
             failures=tally.failures,
             proofs=tally.proofs,
             overhead=tally.overhead,
-            overhead_sum=tally.overhead_seconds,
+            overhead_micros=tally.overhead_micros,
             loop_lag=tally.lag,
-            loop_lag_sum=tally.lag_seconds,
+            loop_lag_micros=tally.lag_micros,
             access_log_dropped=self.access_log.dropped if self.access_log is not None else self.lines_dropped,
         )
 

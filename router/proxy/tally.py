@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from router.telemetry.counters import ProofKey, RingKey
 from router.telemetry.journal import SEPARATOR, Journal
-from router.telemetry.meters import RingMeter, histogram_index
+from router.telemetry.meters import RingMeter, histogram_index, micros_of
 
 if TYPE_CHECKING:
     from router.proxy.exchange import Exchange
@@ -17,7 +17,7 @@ class Tally:
     """Of one plane; cumulative since the worker started."""
 
     __slots__ = (
-        "answers", "failures", "journal", "lag", "lag_seconds", "meters", "overhead", "overhead_seconds", "proofs",
+        "answers", "failures", "journal", "lag", "lag_micros", "meters", "overhead", "overhead_micros", "proofs",
     )  # fmt: skip
 
     def __init__(self, journal: Journal) -> None:
@@ -27,9 +27,9 @@ class Tally:
         self.failures: dict[str, int] = {}
         self.proofs: dict[ProofKey, int] = {}
         self.overhead: dict[int, int] = {}
-        self.overhead_seconds = 0.0
+        self.overhead_micros = 0
         self.lag: dict[int, int] = {}
-        self.lag_seconds = 0.0
+        self.lag_micros = 0
 
     def meter(self, key: RingKey) -> RingMeter:
         return self.meters.setdefault(key, RingMeter())
@@ -37,12 +37,13 @@ class Tally:
     def finished(self, exchange: Exchange, status: int, seconds: float, is_error: bool, is_aborted: bool) -> None:
         """A request that had a lane is over."""
         lane = exchange.lane
-        received, sent, waited = exchange.received, exchange.sent, exchange.waited
-        lane.meter.finished(status, seconds, received, sent, is_error, waited)
+        received, sent, micros = exchange.received, exchange.sent, int(seconds * 1e6 + 0.5)
+        waited = int(exchange.waited * 1e6 + 0.5)  # -1 is below 0 enough to be so still
+        lane.meter.finished(status, micros, received, sent, is_error, waited)
         number = lane.number
         if not number:
             number = self._number(lane)
-        self.journal.finished(number, status, is_error, is_aborted, seconds, waited, received, sent, lane.decided)
+        self.journal.finished(number, status, is_error, is_aborted, micros, waited, received, sent, lane.decided)
 
     def settle(self, lane: Lane) -> None:
         """Take a lane's decisions to its meter."""
@@ -80,12 +81,14 @@ class Tally:
 
     def worked(self, seconds: float) -> None:
         """This is what the router itself took of a request's time."""
-        index = histogram_index(seconds)
+        micros = micros_of(seconds)
+        index = histogram_index(micros)
         self.overhead[index] = self.overhead.get(index, 0) + 1
-        self.overhead_seconds += seconds
+        self.overhead_micros += micros
 
     def lagged(self, seconds: float) -> None:
         """A timer was so late."""
-        index = histogram_index(seconds)
+        micros = micros_of(seconds)
+        index = histogram_index(micros)
         self.lag[index] = self.lag.get(index, 0) + 1
-        self.lag_seconds += seconds
+        self.lag_micros += micros

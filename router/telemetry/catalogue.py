@@ -92,6 +92,14 @@ class Metric:
         last = self.family.rsplit("_", 1)[1]
         return last if last in ("seconds", "bytes", "ratio") else ""
 
+    @property
+    def series_each(self) -> int:
+        """Series at the most, for one combination of names of the config."""
+        count = len(self.bounds) + 3 if self.bounds else 1
+        for values in self.labels.values():
+            count *= len(values) or 1
+        return count
+
 
 SERVICE: Final = {"service": CONFIG}
 VERSION: Final = {**SERVICE, "version": CONFIG}

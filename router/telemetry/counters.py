@@ -31,7 +31,7 @@ PROOFS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(slots=True)
 class RingCounters:
-    """One service × ring × version. Durations are histograms, and their sums in seconds."""
+    """One service × ring × version. Durations are histograms, and their sums in microseconds."""
 
     codes: dict[int, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class RingCounters:
     duration_error: Histogram = field(default_factory=dict)
     upstream_success: Histogram = field(default_factory=dict)
     upstream_error: Histogram = field(default_factory=dict)
-    duration_success_sum: float = 0.0
-    duration_error_sum: float = 0.0
-    upstream_success_sum: float = 0.0
-    upstream_error_sum: float = 0.0
+    duration_success_micros: int = 0
+    duration_error_micros: int = 0
+    upstream_success_micros: int = 0
+    upstream_error_micros: int = 0
 
 
 HISTOGRAMS: Final = ("duration_success", "duration_error", "upstream_success", "upstream_error")
-"""Of a ring; the sum of each has its name and ``_sum``."""
+"""Of a ring; the sum of each has its name and ``_micros``."""
 
 
 @dataclass(slots=True)
@@ -113,10 +113,10 @@ class WorkerCounters:
     access_log_dropped: int = 0
     overhead: Histogram = field(default_factory=dict)
     """What the router itself took, of one request in sixteen."""
-    overhead_sum: float = 0.0
+    overhead_micros: int = 0
     loop_lag: Histogram = field(default_factory=dict)
     """How late timers were."""
-    loop_lag_sum: float = 0.0
+    loop_lag_micros: int = 0
     resident_bytes: int = 0
 
     def ring(self, key: RingKey) -> RingCounters:
@@ -142,8 +142,8 @@ def read_meters(meters: dict[RingKey, RingMeter], *, whole: bool) -> dict[RingKe
         histograms = meter.read(whole=whole)
         found[key] = RingCounters(
             meter.codes, dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
-            meter.client_aborts, meter.upgrades, meter.tunnels, *histograms, meter.success_seconds, meter.error_seconds,
-            meter.upstream_success_seconds, meter.upstream_error_seconds,
+            meter.client_aborts, meter.upgrades, meter.tunnels, *histograms, meter.success_micros, meter.error_micros,
+            meter.upstream_success_micros, meter.upstream_error_micros,
         )  # fmt: skip
     return found
 
@@ -179,10 +179,10 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         mine.upgrades += theirs.upgrades
         for name in HISTOGRAMS:
             _add(getattr(mine, name), getattr(theirs, name))
-        mine.duration_success_sum += theirs.duration_success_sum
-        mine.duration_error_sum += theirs.duration_error_sum
-        mine.upstream_success_sum += theirs.upstream_success_sum
-        mine.upstream_error_sum += theirs.upstream_error_sum
+        mine.duration_success_micros += theirs.duration_success_micros
+        mine.duration_error_micros += theirs.duration_error_micros
+        mine.upstream_success_micros += theirs.upstream_success_micros
+        mine.upstream_error_micros += theirs.upstream_error_micros
         if gauges:
             mine.in_flight += theirs.in_flight
             mine.tunnels += theirs.tunnels
@@ -200,9 +200,9 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     _add(into.proofs, other.proofs)
     into.access_log_dropped += other.access_log_dropped
     _add(into.overhead, other.overhead)
-    into.overhead_sum += other.overhead_sum
+    into.overhead_micros += other.overhead_micros
     _add(into.loop_lag, other.loop_lag)
-    into.loop_lag_sum += other.loop_lag_sum
+    into.loop_lag_micros += other.loop_lag_micros
     if gauges:
         into.connections += other.connections
         into.resident_bytes += other.resident_bytes

@@ -35,7 +35,7 @@ class StoreFigures:
     revisions: Mapping[str, int] = field(default_factory=dict)
     """service → rev"""
     poll_durations: Mapping[int, int] = field(default_factory=dict)
-    poll_seconds_sum: float = 0.0
+    poll_micros: int = 0
 
 
 @dataclass(slots=True)
@@ -151,14 +151,14 @@ def _requests(page: Page, figures: Figures) -> None:
         page.add_each(labelled, "code", dict.fromkeys((*catalogue.FIRST_CODES, *codes)), codes)
     page.begin(Traffic.DURATION)
     for labelled, one in ways:
-        page.histogram(labelled + ',outcome="success"', one.duration_success, one.duration_success_sum)
-        page.histogram(labelled + ',outcome="error"', one.duration_error, one.duration_error_sum)
+        page.histogram(labelled + ',outcome="success"', one.duration_success, one.duration_success_micros)
+        page.histogram(labelled + ',outcome="error"', one.duration_error, one.duration_error_micros)
     page.begin(Traffic.UPSTREAM)
     for labelled, one in ways:
-        page.histogram(labelled + ',outcome="success"', one.upstream_success, one.upstream_success_sum)
-        page.histogram(labelled + ',outcome="error"', one.upstream_error, one.upstream_error_sum)
+        page.histogram(labelled + ',outcome="success"', one.upstream_success, one.upstream_success_micros)
+        page.histogram(labelled + ',outcome="error"', one.upstream_error, one.upstream_error_micros)
     page.begin(Traffic.OVERHEAD)
-    page.histogram("", figures.counters.overhead, figures.counters.overhead_sum)
+    page.histogram("", figures.counters.overhead, figures.counters.overhead_micros)
     for metric, name in (
         (Traffic.IN_FLIGHT, "in_flight"), (Traffic.RECEIVED, "request_bytes"), (Traffic.SENT, "response_bytes"),
         (Traffic.ABORTS, "client_aborts"),
@@ -306,7 +306,7 @@ def _store(page: Page, figures: Figures) -> None:
     page.begin(Control.STORE_ERRORS)
     page.add_each("", "kind", catalogue.STORE_ERRORS, store.errors)
     page.begin(Control.POLLS)
-    page.histogram("", store.poll_durations, store.poll_seconds_sum)
+    page.histogram("", store.poll_durations, store.poll_micros)
 
 
 def _config(page: Page, figures: Figures) -> None:
@@ -347,7 +347,7 @@ def _processes(page: Page, figures: Figures) -> None:
     for slot in range(processes.expected):
         page.add(labels(worker=str(slot)), processes.resident_bytes.get(slot, 0))
     page.begin(Processes.LAG)
-    page.histogram("", counters.loop_lag, counters.loop_lag_sum)
+    page.histogram("", counters.loop_lag, counters.loop_lag_micros)
     page.begin(Processes.CONNECTIONS)
     page.add("", counters.connections)
     page.begin(Processes.DROPPED)

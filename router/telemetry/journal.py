@@ -70,7 +70,7 @@ class Journal:
         return number
 
     def finished(
-        self, number: int, status: int, is_error: bool, is_aborted: bool, seconds: float, waited: float,
+        self, number: int, status: int, is_error: bool, is_aborted: bool, micros: int, waited: int,
         received: int, sent: int, decided: int,
     ) -> None:  # fmt: skip
         """A request of a lane is over; ``waited`` is below 0 where no backend answered.
@@ -84,13 +84,13 @@ class Journal:
         flags = IS_ERROR if is_error else 0
         if is_aborted:
             flags |= IS_ABORTED
-        whole, part = int(seconds * 1e6 + 0.5), 0
-        if waited >= 0.0:
+        if waited >= 0:
             flags |= HAS_UPSTREAM
-            part = int(waited * 1e6 + 0.5)
+        else:
+            waited = 0
         _pack(
-            self._page, at, sent, received, decided, whole if whole < LONGEST else LONGEST,
-            part if part < LONGEST else LONGEST, number, status, flags, self._epoch,
+            self._page, at, sent, received, decided, micros if micros < LONGEST else LONGEST,
+            waited if waited < LONGEST else LONGEST, number, status, flags, self._epoch,
         )  # fmt: skip
         self._at = at + 44
 

@@ -4,6 +4,9 @@ Latencies go into base-2 exponential histograms of scale 4 (OpenTelemetry's expo
 (2^(j/16), 2^((j+1)/16)] microseconds, so any quantile read from it is off by at most 4.43 percent, and merging is
 adding. They are sparse: a ring's latencies fill some dozens of the 512 buckets, and a thousand services have thousands
 of histograms. A meter remembers which buckets moved, so that a report costs what happened since the last one.
+
+Durations are whole microseconds: sums of floats depend on their order, and one that is added up in another order after
+a worker's death would go down by its last digit, which Prometheus takes for a restart.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ HISTOGRAM_BUCKETS: Final = 512
 """1 µs … 2^32 µs (71 minutes); what is beyond lands in the last bucket."""
 
 
-def histogram_index(seconds: float) -> int:
-    """The bucket of a duration in seconds."""
-    micros = seconds * 1e6
-    if micros <= 1.0:
+def micros_of(seconds: float) -> int:
+    """A duration as it is counted."""
+    return int(seconds * 1e6 + 0.5)
+
+
+def histogram_index(micros: int) -> int:
+    """The bucket of a duration in microseconds."""
+    if micros <= 1:
         return 0
     index = int(log2(micros) * SCALE)
     return index if index < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1
@@ -45,9 +52,9 @@ class RingMeter:
     """
 
     __slots__ = (
-        "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_seconds", "has_moved", "in_flight",
-        "reasons", "request_bytes", "response_bytes", "success_seconds", "tunnels", "upgrades",
-        "upstream_error_seconds", "upstream_success_seconds",
+        "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_micros", "has_moved", "in_flight",
+        "reasons", "request_bytes", "response_bytes", "success_micros", "tunnels", "upgrades",
+        "upstream_error_micros", "upstream_success_micros",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,10 +63,10 @@ class RingMeter:
         self._ok = 0
         self.request_bytes = 0
         self.response_bytes = 0
-        self.success_seconds = 0.0
-        self.error_seconds = 0.0
-        self.upstream_success_seconds = 0.0
-        self.upstream_error_seconds = 0.0
+        self.success_micros = 0
+        self.error_micros = 0
+        self.upstream_success_micros = 0
+        self.upstream_error_micros = 0
         self.client_aborts = 0
         self.upgrades = 0
         self.tunnels = 0
@@ -92,10 +99,8 @@ class RingMeter:
         self.upgrades += 1
         self.tunnels += 1
 
-    def finished(
-        self, status: int, seconds: float, received: int, sent: int, is_error: bool, waited: float = -1.0
-    ) -> None:
-        """A request is over: ``seconds`` from its head to its response, and the bytes of both bodies.
+    def finished(self, status: int, micros: int, received: int, sent: int, is_error: bool, waited: int = -1) -> None:
+        """A request is over: microseconds from its head to its response, and the bytes of both bodies.
 
         ``waited``: from the request sent to the backend's response head; below 0 where none came.
         """
@@ -107,21 +112,21 @@ class RingMeter:
             self._codes[status] = self._codes.get(status, 0) + 1
         self.request_bytes += received
         self.response_bytes += sent
-        index = histogram_index(seconds)
+        index = histogram_index(micros)
         if is_error:
             index += ERROR
-            self.error_seconds += seconds
+            self.error_micros += micros
         else:
-            self.success_seconds += seconds
+            self.success_micros += micros
         moved = self._moved
         moved[index] = moved.get(index, 0) + 1
-        if waited >= 0.0:
+        if waited >= 0:
             index = UPSTREAM + histogram_index(waited)
             if is_error:
                 index += ERROR
-                self.upstream_error_seconds += waited
+                self.upstream_error_micros += waited
             else:
-                self.upstream_success_seconds += waited
+                self.upstream_success_micros += waited
             moved[index] = moved.get(index, 0) + 1
 
     @property

@@ -74,15 +74,15 @@ class Page:
         get = found.get
         self._parts += [f'{start}{value}"}} {get(value, 0)}\n' for value in values]
 
-    def histogram(self, labelled: str, buckets: Mapping[int, int], total: float) -> None:
-        """Of the buckets of ``meters``, with the sum in seconds."""
+    def histogram(self, labelled: str, buckets: Mapping[int, int], micros: int) -> None:
+        """Of the buckets of ``meters``, with their sum, which is shown in seconds."""
         counts, count = self._cumulative(buckets)
         comma = "," if labelled else ""
         start = f"{self._name}_bucket{{{labelled}{comma}"
         self._parts += [f"{start}{suffix}{n}\n" for suffix, n in zip(self._suffixes, counts, strict=True)]
         braced = f"{{{labelled}}}" if labelled else ""
         self._parts.append(
-            f'{start}le="+Inf"}} {count}\n{self._name}_sum{braced} {total}\n{self._name}_count{braced} {count}\n'
+            f'{start}le="+Inf"}} {count}\n{self._name}_sum{braced} {micros / 1e6}\n{self._name}_count{braced} {count}\n'
         )
 
     def _cumulative(self, buckets: Mapping[int, int]) -> tuple[list[int], int]:

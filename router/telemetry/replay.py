@@ -141,9 +141,9 @@ def _add(at: tuple[int, int], record: Record, name: list[str], place: Place, cou
 
 def _time(ring: RingCounters, name: str, micros: int) -> None:
     histogram = getattr(ring, name)
-    index = histogram_index(micros / 1e6)
+    index = histogram_index(micros)
     histogram[index] = histogram.get(index, 0) + 1
-    setattr(ring, f"{name}_sum", getattr(ring, f"{name}_sum") + micros / 1e6)
+    setattr(ring, f"{name}_micros", getattr(ring, f"{name}_micros") + micros)
 
 
 def _count(name: list[str], counters: WorkerCounters) -> None:
