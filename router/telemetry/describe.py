@@ -1,4 +1,4 @@
-"""``python -m router.telemetry.describe``: the catalogue as docs/metrics.md; with ``--check``, whether that is up to date."""
+"""``python -m router.telemetry.describe``: the catalogue as docs/metrics.md; ``--check``: whether that is up to date."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ below. [deploy/](../deploy) has a dashboard for Grafana and alerts for Prometheu
 
 **Exact.** A request is counted before its answer leaves the worker. What a worker has counted since its last report
 lies in memory that outlives it, and control reads it there when the worker is killed: requests, their durations, bytes
-and decisions, answers of the router and proofs are counted to the last one. Other counters may lack the last second of a
-worker that was killed. A request that the kill cut off may be counted or not. A restart of the whole router, and a
-take-over by a new one, begin at 0; so do, with a new control process, the counters that it counts itself (Redis, config,
-checks, keys).
+and decisions, answers of the router and proofs are counted to the last one. Other counters may lack the last second of
+a worker that was killed. A request that the kill cut off may be counted or not. A restart of the whole router, and a
+take-over by a new one, begin at 0; so do, with a new control process, the counters that it counts itself (Redis,
+config, checks, keys).
 
 **Late.** Workers report once a second. **There from the start.** Each series is there at 0 as soon as the router has a
 routing table, for every ring with its version and those that its users fall back on. Versions, rings and endpoints that
@@ -36,8 +36,8 @@ column *series* says how many there are at most for one combination of the names
 
 **Buckets.** Durations are counted in buckets of a sixteenth of a doubling (OpenTelemetry's exponential histogram, scale
 4), of whole microseconds; a quantile of those is off by at most 4.43 percent. The bounds `le` are no edges of these
-buckets: one that straddles a bound counts as above it. So a share below a bound is never said too high; it lacks at most
-the requests that took within 4.43 percent less than the bound.
+buckets: one that straddles a bound counts as above it. So a share below a bound is never said too high; it lacks at
+most the requests that took within 4.43 percent less than the bound.
 """
 
 COLUMNS: Final = "| name | type | unit | labels | series | meaning | since |\n|---|---|---|---|---|---|---|\n"
@@ -55,7 +55,7 @@ def page() -> str:
 
 
 def row(metric: Metric) -> str:
-    kind = metric.kind
+    kind: str = metric.kind
     if metric.bounds:
         kind += f", le {metric.bounds[0]:g} … {metric.bounds[-1]:g}"
     labels = "; ".join(f"`{name}`{_values(values)}" for name, values in metric.labels.items())
