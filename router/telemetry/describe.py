@@ -1,4 +1,4 @@
-"""``python -m router.telemetry.describe``: the catalogue as docs/metrics.md; ``--check``: whether that is up to date."""
+"""``python -m router.telemetry.describe``: the catalogue as docs/metrics.md; ``--check``: whether it is up to date."""
 
 from __future__ import annotations
 
