@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from loadtests import contestants, exposed, report
 from loadtests.openloop import Generator, Load, read_rows
-from loadtests.rig import HOST, Rig, RigError, fetch, lua, say_cores, wrk
+from loadtests.rig import HOST, LOAD_CORE, PROXY_CORE, Rig, RigError, fetch, lua, say_cores, wrk
 
 WORKERS: Final = 2
 SERVICES, RINGS, VERSIONS = 20, 5, 3
@@ -79,6 +79,9 @@ class Stage:
             rig, services(self._backend.v1, self._backend.v2, 0), workers=WORKERS, recycle={}
         )
         exposed.await_ready(self.router.admin)
+        self.router.child.settle()
+        for pid in self.router.child.pids:  # as it is shipped: on no core of its own
+            os.sched_setaffinity(pid, {PROXY_CORE, LOAD_CORE})
         self.answered = self.cut_off = 0
 
     def load(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -45,6 +45,7 @@ from router.core.spec import SnapshotSpec
 from router.process.backends import backends_state, live_state, rings_state
 from router.process.figures import figures, workers_state
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.process.past import Memory
 from router.process.restarts import Restarts
 from router.process.tapping import listen
 from router.proxy.tls import client_context
@@ -98,6 +99,7 @@ class Control:
         self.hub = Hub(runtime, workers)
         self.shares = Shares()
         self.restarts = Restarts()
+        self.memory = Memory(runtime)
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
@@ -223,6 +225,7 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.memory.whole(self)
             if self.shares.is_due(time.monotonic()):
                 self.shares.note(time.monotonic(), self.hub.decisions())
             self.issuers.note_refused_tokens(self.hub.refused_tokens())

@@ -13,8 +13,16 @@ from router import __version__
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.store import Store
+from router.process.past import Past
 from router.process.restarts import Restarts
-from router.telemetry.exposition import ConfigFigures, Figures, IssuerFigures, ProcessFigures, StoreFigures
+from router.telemetry.exposition import (
+    ConfigFigures,
+    EndpointChecks,
+    Figures,
+    IssuerFigures,
+    ProcessFigures,
+    StoreFigures,
+)
 
 if TYPE_CHECKING:
     from router.process.control import Control
@@ -23,44 +31,49 @@ if TYPE_CHECKING:
 def figures(control: Control) -> Figures:
     """Everything that one scrape shows."""
     services = control.settings.services
+    past = control.memory.whole(control)
     return Figures(
         counters=control.hub.totals(),
         spec=control.board.spec,
-        store=store_figures(control.store, services),
-        config=config_figures(control),
+        store=store_figures(control.store, services, past),
+        config=ConfigFigures(
+            past.reloads, not control.config_error, control.loaded_at, control.settings.files.expiries
+        ),
         processes=process_figures(control.hub, control.restarts),
         last_change_at=control.hub.published_at,
         build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
         actual=control.shares.shares(control.hub.decisions()),
-        checks=control.backends.figures(),
-        issuers=issuer_figures(control.issuers),
+        checks={key: EndpointChecks(past.passed[key], past.failed[key]) for key in control.backends.figures()},
+        issuers=issuer_figures(control.issuers, past),
         members={name: control.members.counts(name) for name in services},
-        flips=control.people.flips,
+        flips=past.flips,
     )
 
 
-def config_figures(control: Control) -> ConfigFigures:
-    """Of the config file."""
-    return ConfigFigures(control.reloads, not control.config_error, control.loaded_at, control.settings.files.expiries)
-
-
-def store_figures(store: Store, services: Iterable[str]) -> StoreFigures:
+def store_figures(store: Store, services: Iterable[str], past: Past) -> StoreFigures:
     """Of Redis and what came from it."""
     return StoreFigures(
         is_up=store.state in ("live", "poll"),
         staleness_seconds=store.staleness_seconds,
-        errors=store.errors_total,
-        rejected=store.rejected_total,
+        errors=past.errors,
+        rejected=past.rejected,
         sources={name: store.source(name) for name in services},
         revisions={name: int(one.revision) for name, one in store.live.items() if one.revision.isdecimal()},
-        poll_durations=store.poll_durations,
-        poll_micros=store.poll_micros,
+        poll_durations=past.polls,
+        poll_micros=past.poll_micros,
     )
 
 
-def issuer_figures(issuers: Issuers) -> dict[str, IssuerFigures]:
+def issuer_figures(issuers: Issuers, past: Past) -> dict[str, IssuerFigures]:
     """Of those whose keys are fetched."""
-    return {name: IssuerFigures(bool(one.keys), one.fetched_at, one.results) for name, one in issuers.issuers.items()}
+    return {
+        name: IssuerFigures(
+            bool(one.keys),
+            one.fetched_at,
+            {result: count for (issuer, result), count in past.fetches.items() if issuer == name},
+        )
+        for name, one in issuers.issuers.items()
+    }
 
 
 def process_figures(hub: Hub, restarts: Restarts) -> ProcessFigures:

@@ -162,7 +162,11 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     return report
 
 
-def _add(into: dict[_Key, int], other: Mapping[_Key, int]) -> None:
+def add(into: dict[_Key, int], other: Mapping[_Key, int]) -> None:
+    """Counts by key, onto others."""
+    if not into:
+        into.update(other)
+        return
     for name, count in other.items():
         into[name] = into.get(name, 0) + count
 
@@ -171,14 +175,14 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     """Add one worker's counters to a total. A dead worker is folded without its gauges: it holds nothing any more."""
     for key, theirs in other.rings.items():
         mine = into.ring(key)
-        _add(mine.codes, theirs.codes)
-        _add(mine.reasons, theirs.reasons)
+        add(mine.codes, theirs.codes)
+        add(mine.reasons, theirs.reasons)
         mine.request_bytes += theirs.request_bytes
         mine.response_bytes += theirs.response_bytes
         mine.client_aborts += theirs.client_aborts
         mine.upgrades += theirs.upgrades
         for name in HISTOGRAMS:
-            _add(getattr(mine, name), getattr(theirs, name))
+            add(getattr(mine, name), getattr(theirs, name))
         mine.duration_success_micros += theirs.duration_success_micros
         mine.duration_error_micros += theirs.duration_error_micros
         mine.upstream_success_micros += theirs.upstream_success_micros
@@ -188,20 +192,20 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
             mine.tunnels += theirs.tunnels
     for endpoint_key, their_endpoint in other.endpoints.items():
         endpoint = into.endpoint(endpoint_key)
-        _add(endpoint.failures, their_endpoint.failures)
-        _add(endpoint.ejections, their_endpoint.ejections)
+        add(endpoint.failures, their_endpoint.failures)
+        add(endpoint.ejections, their_endpoint.ejections)
         if gauges:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
-            _add(endpoint.states, their_endpoint.states)
+            add(endpoint.states, their_endpoint.states)
     fold_versions(into.versions, other.versions, gauges=gauges)
-    _add(into.router_answers, other.router_answers)
-    _add(into.failures, other.failures)
-    _add(into.proofs, other.proofs)
+    add(into.router_answers, other.router_answers)
+    add(into.failures, other.failures)
+    add(into.proofs, other.proofs)
     into.access_log_dropped += other.access_log_dropped
-    _add(into.overhead, other.overhead)
+    add(into.overhead, other.overhead)
     into.overhead_micros += other.overhead_micros
-    _add(into.loop_lag, other.loop_lag)
+    add(into.loop_lag, other.loop_lag)
     into.loop_lag_micros += other.loop_lag_micros
     if gauges:
         into.connections += other.connections
@@ -216,7 +220,7 @@ def fold_versions(
         version = into.setdefault(key, VersionCounters())
         version.trips += theirs.trips
         for name in ("retries", "shed", "mirrored"):
-            _add(getattr(version, name), getattr(theirs, name))
+            add(getattr(version, name), getattr(theirs, name))
         if gauges:
             version.waiting += theirs.waiting
             version.sick += theirs.sick

@@ -22,9 +22,9 @@ below. [deploy/](../deploy) has a dashboard for Grafana and alerts for Prometheu
 **Exact.** A request is counted before its answer leaves the worker. What a worker has counted since its last report
 lies in memory that outlives it, and control reads it there when the worker is killed: requests, their durations, bytes
 and decisions, answers of the router and proofs are counted to the last one. Other counters may lack the last second of
-a worker that was killed. A request that the kill cut off may be counted or not. A restart of the whole router, and a
-take-over by a new one, begin at 0; so do, with a new control process, the counters that it counts itself (Redis,
-config, checks, keys).
+a worker that was killed. A request that the kill cut off may be counted or not. **Never less.** No counter goes down
+while the router runs, whether workers are killed or replaced, or control is. A restart of the whole router, and a
+take-over by a new one, begin at 0.
 
 **Late.** Workers report once a second. **There from the start.** Each series is there at 0 as soon as the router has a
 routing table, for every ring with its version and those that its users fall back on. Versions, rings and endpoints that

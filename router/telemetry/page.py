@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Final
 
 from router.telemetry.catalogue import PREFIX, Metric
@@ -29,14 +30,14 @@ def _escaped(value: str) -> str:
 
 
 @functools.cache
-def limits(bounds: tuple[float, ...]) -> list[int]:
-    """For each bound, how many buckets of ``meters`` lie below it altogether.
+def _places(bounds: tuple[float, ...]) -> list[int]:
+    """For each bucket of ``meters``, the first bound that it lies below altogether; beyond the last one there is none.
 
     The bounds are no edges of these buckets. One that straddles a bound is counted above it: so a cumulative count is
     never too high, and misses at most the requests within 4.43 percent below the bound.
     """
     edges = [upper_edge_seconds(index) for index in range(HISTOGRAM_BUCKETS)]
-    return [sum(edge <= bound for edge in edges) for bound in bounds]
+    return [next((n for n, bound in enumerate(bounds) if edge <= bound), len(bounds)) for edge in edges]
 
 
 class Page:
@@ -47,7 +48,7 @@ class Page:
         self._parts: list[str] = []
         self._name = ""
         self._suffixes: list[str] = []
-        self._limits: list[int] = []
+        self._places: list[int] = []
 
     def begin(self, metric: Metric) -> None:
         """Samples that follow are of this metric."""
@@ -55,8 +56,8 @@ class Page:
         name = metric.family if self._is_open else self._name
         self._head(name, metric.kind, metric.unit, metric.meaning)
         if metric.bounds:
-            self._limits = limits(metric.bounds)
-            self._suffixes = [f'le="{bound}"}} ' for bound in metric.bounds]
+            self._places = _places(metric.bounds)
+            self._suffixes = [f'le="{bound}"}} ' for bound in (*metric.bounds, "+Inf")]
 
     def _head(self, name: str, kind: str, unit: str, meaning: str) -> None:
         said = meaning.replace("\\", r"\\").replace("\n", r"\n")
@@ -76,26 +77,14 @@ class Page:
 
     def histogram(self, labelled: str, buckets: Mapping[int, int], micros: int) -> None:
         """Of the buckets of ``meters``, with their sum, which is shown in seconds."""
-        counts, count = self._cumulative(buckets)
-        comma = "," if labelled else ""
-        start = f"{self._name}_bucket{{{labelled}{comma}"
-        self._parts += [f"{start}{suffix}{n}\n" for suffix, n in zip(self._suffixes, counts, strict=True)]
+        counts, places = [0] * len(self._suffixes), self._places
+        for index, count in buckets.items():
+            counts[places[index]] += count
+        below = list(accumulate(counts))
+        start = f"{self._name}_bucket{{{labelled}{',' if labelled else ''}"
+        self._parts += [f"{start}{suffix}{count}\n" for suffix, count in zip(self._suffixes, below, strict=True)]
         braced = f"{{{labelled}}}" if labelled else ""
-        self._parts.append(
-            f'{start}le="+Inf"}} {count}\n{self._name}_sum{braced} {micros / 1e6}\n{self._name}_count{braced} {count}\n'
-        )
-
-    def _cumulative(self, buckets: Mapping[int, int]) -> tuple[list[int], int]:
-        """How many lie below each bound, and all."""
-        if not buckets:
-            return [0] * len(self._limits), 0
-        filled, counts, below, at = sorted(buckets.items()), [], 0, 0
-        for limit in self._limits:
-            while at < len(filled) and filled[at][0] < limit:
-                below += filled[at][1]
-                at += 1
-            counts.append(below)
-        return counts, below + sum(count for _, count in filled[at:])
+        self._parts.append(f"{self._name}_sum{braced} {micros / 1e6}\n{self._name}_count{braced} {below[-1]}\n")
 
     def foreign(self, name: str, kind: str, meaning: str, value: float) -> None:
         """A metric that is not ours, with one sample."""
