@@ -8,7 +8,7 @@ COMPILED := $(CURDIR)/build/compiled
 SOURCES  := $(shell find router -name '*.py')
 CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
-    tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
+    tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_journal.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
     tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 

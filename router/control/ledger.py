@@ -8,6 +8,7 @@ router's own and ends with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,17 +48,33 @@ class Account:
         if self._descriptor < 0 or self._size > self._limit:
             self.write(known)
             return
-        self._size += os.write(self._descriptor, LENGTH.pack(len(report)) + report)
+        self._append(report)
 
     def write(self, known: WorkerCounters) -> None:
         """Everything in one. Raises OSError."""
         self.close()
-        packed = pack_counters(known)
         new = self._path.with_suffix(".new")
         self._descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._size = os.write(self._descriptor, LENGTH.pack(len(packed)) + packed)
+        self._size = 0
+        self._append(pack_counters(known))
         self._limit = max(COMPACT_BYTES, COMPACT_TIMES * self._size)
-        os.replace(new, self._path)
+        try:
+            os.replace(new, self._path)
+        except OSError:
+            self.close()
+            raise
+
+    def _append(self, packed: bytes) -> None:
+        data = LENGTH.pack(len(packed)) + packed
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:
+            self.close()
+            raise
+        if written < len(data):  # nothing that comes behind half a report can be read: the next one writes all anew
+            self.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
 
     def close(self) -> None:
         if self._descriptor >= 0:
