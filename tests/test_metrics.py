@@ -27,7 +27,7 @@ from router.process import restarts
 from router.proxy.failures import Failure
 from router.telemetry import catalogue
 from router.telemetry.catalogue import CONFIG, METRICS, PREFIX, Metric
-from router.telemetry.counters import WorkerCounters
+from router.telemetry.counters import WorkerCounters, fold
 from router.telemetry.describe import PATH, page
 from router.telemetry.exposition import ConfigFigures, EndpointChecks, Figures, IssuerFigures, ProcessFigures, render
 from router.telemetry.exposition import StoreFigures as Store
@@ -212,3 +212,16 @@ def most(metric: Metric) -> int:
 def test_a_status_that_nobody_registered_counts_as_its_class(status: int, code: str) -> None:
     assert catalogue.shown_code(status) == code
     assert code in catalogue.CODES
+
+
+def test_what_a_scrape_keeps_for_the_next_one_is_shown_only_while_it_is_true() -> None:
+    spec, counters, kept = snapshot(wide()), WorkerCounters(), {}
+    ring = counters.ring(("wide", "r0", "v0"))
+    for number in range(3):
+        for buckets in (ring.duration_success, ring.upstream_error):
+            buckets[150] = buckets.get(150, 0) + number
+            ring.duration_success_micros += number
+        whole = WorkerCounters()
+        fold(whole, counters, gauges=True)
+        assert render(figures(spec, whole), kept=kept) == render(figures(spec, whole))
+        assert len(kept) == sum(1 for line in render(figures(spec)).decode().splitlines() if 'le="+Inf"' in line)

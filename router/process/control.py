@@ -52,6 +52,7 @@ from router.proxy.tls import client_context
 from router.telemetry.counters import VersionKey
 from router.telemetry.exposition import render
 from router.telemetry.log import configure
+from router.telemetry.page import Kept
 from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
@@ -100,6 +101,7 @@ class Control:
         self.shares = Shares()
         self.restarts = Restarts()
         self.memory = Memory(runtime)
+        self._shown: Kept = {}
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
@@ -312,7 +314,7 @@ class Control:
         return True, "ready"
 
     def metrics(self, *, is_open: bool = False) -> bytes:
-        return render(figures(self), is_open=is_open)
+        return render(figures(self), is_open=is_open, kept=self._shown)
 
     def tap(self, service: str, ring: str, rate: int) -> Listener:
         return listen(self.taps, self.board.spec, service, ring, rate)

@@ -18,7 +18,7 @@ from router.telemetry import catalogue
 from router.telemetry.backends import Backend, backends
 from router.telemetry.catalogue import Backends, Control, Processes, Rings, Traffic, shown_code
 from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
-from router.telemetry.page import Page, labels
+from router.telemetry.page import Kept, Page, labels
 
 
 @dataclass(slots=True)
@@ -108,9 +108,12 @@ class Figures:
         return self.spec.services if self.spec is not None else ()
 
 
-def render(figures: Figures, *, is_open: bool = False) -> bytes:
-    """The exposition of one scrape; as OpenMetrics if it ``is_open``."""
-    page = Page(is_open=is_open)
+def render(figures: Figures, *, is_open: bool = False, kept: Kept | None = None) -> bytes:
+    """The exposition of one scrape; as OpenMetrics if it ``is_open``.
+
+    ``kept`` is what the scrape before left, and becomes what this one leaves.
+    """
+    page = Page(is_open=is_open, before=kept)
     _requests(page, figures)
     _answers(page, figures)
     _endpoints(page, figures)
@@ -119,6 +122,9 @@ def render(figures: Figures, *, is_open: bool = False) -> bytes:
     _store(page, figures)
     _config(page, figures)
     _processes(page, figures)
+    if kept is not None:
+        kept.clear()
+        kept.update(page.kept)
     return page.text()
 
 
