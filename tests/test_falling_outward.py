@@ -314,7 +314,7 @@ async def one_is_connecting(
                 async with asyncio.timeout(5):
                     answers.append(await client.answer())
                 client.close()
-                await until(lambda: all(m.in_flight == 0 for m in router.plane._meters.values()))
+                await until(lambda: all(m.in_flight == 0 for m in router.plane.tally.meters.values()))
 
 
 async def test_counters_that_are_read_in_the_middle_never_count_down() -> None:

@@ -48,7 +48,7 @@ class Lane:
         self.pool = pool
         self.meter = meter
         self.decided = 0
-        """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
+        """Requests since the last reading; ``Tally.settle`` takes them to the meter."""
         self.number = 0
         """In the journal; 0 until something is written there."""
         self.outer = outer
