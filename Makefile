@@ -8,16 +8,17 @@ COMPILED := $(CURDIR)/build/compiled
 SOURCES  := $(shell find router -name '*.py')
 CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
-    tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
+    tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_journal.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
     tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_access_log_ends.py tests/test_tracing.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 
 # Most stories wait for something most of the time.
 SPREAD := -n 3 --dist loadfile
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping soak
 
-.PHONY: fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
+# `docs` is a directory too.
+.PHONY: docs fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -57,6 +58,9 @@ $(COMPILED)/ready: $(VENV)/ready setup.py pyproject.toml $(SOURCES)
 	RING_ROUTER_COMPILE=1 $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target $(COMPILED) .
 	@PYTHONPATH=$(COMPILED) $(BIN)/ring-router version | grep compiled
 	@touch $@
+
+docs: $(VENV)/ready ## docs/metrics.md, from the table that /metrics is made of
+	$(BIN)/python -m router.telemetry.describe
 
 fuzz: $(VENV)/ready ## any bytes from either side, for FUZZ_SECONDS (default 300)
 	$(BIN)/python -m tests.fuzz.wire -max_total_time=$(or $(FUZZ_SECONDS),300)

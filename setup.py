@@ -44,10 +44,12 @@ COMPILED = [
     "router/proxy/pool.py",
     "router/proxy/pools.py",
     "router/proxy/sightings.py",
+    "router/proxy/tally.py",
     "router/proxy/tunnel.py",
     "router/proxy/upstream.py",
     "router/proxy/wheel.py",
     "router/telemetry/access_log.py",
+    "router/telemetry/journal.py",
     "router/telemetry/log_forms.py",
     "router/telemetry/meters.py",
 ]

@@ -140,6 +140,16 @@ def soak(document: Document) -> Figures:
     yield "open files left over", f"{sum(max(0, one['after'] - one['before']) for one in files)}"
 
 
+def scraping(document: Document) -> Figures:
+    found = document["summary"]
+    yield "counts equal to the clients'", f"{found['exact']} of {found['compared']}"
+    yield "requests cut off by kills", f"{found['cut_off']}"
+    yield "counters that fell", f"{found['counters_that_fell']} in {found['scrapes']} scrapes"
+    for name, one in found["scrape"]["formats"].items():
+        shown = f"p50 {one['p50_ms']:.1f}, p99 {one['p99_ms']:.1f}"
+        yield f"ms per scrape of {found['scrape']['series']:,} series ({name})", shown
+
+
 FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "compare": compare,
     "access_log": access_log,
@@ -156,6 +166,7 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "failing": failing,
     "memory": memory,
     "slow_clients": slow_clients,
+    "scraping": scraping,
     "soak": soak,
 }
 

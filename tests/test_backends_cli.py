@@ -16,7 +16,7 @@ import pytest
 from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, VersionSpec
 from router.telemetry.backends import Backend, backends
 from router.telemetry.counters import EndpointCounters, WorkerCounters, apply_report, fold
-from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.exposition import ConfigFigures, Figures, ProcessFigures, StoreFigures, render
 from router.telemetry.messages import pack_counters, unpack_counters
 from tests.house import fixed, header, read_head
 from tests.redis_fixture import CONTROL, WEIGHTS, Server
@@ -206,7 +206,9 @@ def seen(service: ServiceSpec, *workers: dict[str, int]) -> tuple[Backend, Worke
 
 
 def metric(service: ServiceSpec, counters: WorkerCounters) -> str:
-    figures = Figures(counters, SnapshotSpec(1, (service,)), StoreFigures(), ConfigFigures(), 1, 1, 0.0, {"v": "x"})
+    figures = Figures(
+        counters, SnapshotSpec(1, (service,)), StoreFigures(), ConfigFigures(), ProcessFigures(), 0.0, {"v": "x"}
+    )
     (line,) = [line for line in render(figures).decode().splitlines() if line.startswith("ringrouter_endpoint_up{")]
     return line
 
@@ -230,7 +232,7 @@ def test_what_the_snapshot_and_several_workers_say_is_one_state(
 ) -> None:
     one, total = seen(shop(**version), *workers)
     assert (one.state, one.is_well) == (state, is_up)
-    assert metric(shop(**version), total).endswith(f" {float(is_up)}")
+    assert metric(shop(**version), total).endswith(f" {int(is_up)}")
 
 
 def test_a_dead_worker_has_no_say_about_an_endpoint() -> None:

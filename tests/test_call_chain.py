@@ -119,7 +119,7 @@ async def test_with_the_edges_pass_the_second_router_follows() -> None:
         user = "user-1"
         said = sign_pass((KEY,), "shop", "canary", user, time.time() + 60).encode()
         assert await made.ask(user, b"X-Ring-Pass: " + said + b"\r\n") == ("canary", "canary")
-        assert made.inbound.plane.proofs == {("stock", "baggage", "valid"): 1}
+        assert made.inbound.plane.tally.proofs == {("stock", "baggage", "valid"): 1}
 
 
 async def test_a_ring_that_the_second_router_does_not_have_is_its_default_and_the_journey_goes_on() -> None:
@@ -367,7 +367,7 @@ async def test_a_signed_cookie_comes_back_as_the_same_user_and_outlives_its_key(
                 again = await router.ask(get(b"Cookie: %b\r\n" % pair.encode()))
                 assert header(again, "x-ring") == header(answer, "x-ring")
                 assert not header(again, "set-cookie")
-            assert not router.plane.proofs
+            assert not router.plane.tally.proofs
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ async def test_every_failure_after_the_ring_is_counted_with_its_status_and_its_w
         await router.ask(GET % b"")
         await router.ask(GET.replace(b"Host: a", b"Host: b") % b"")
         counters = router.plane.collect()
-        assert router.plane.meter(("shop", "everyone", "v1")).codes == {502: 1}
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {502: 1}
         assert counters.router_answers == {"no_service": 1}
         assert counters.failures == {"connect_failed": 1}
 

@@ -59,7 +59,7 @@ async def test_a_backend_that_answers_somebody_who_is_held_disturbs_nobody(leave
 
     async with raw_backend(deaf) as port:
         async with running_plane(snapshot(shop((port,), (port,), timeouts=TIMEOUTS))) as router:
-            meter = router.plane.meter(("shop", "everyone", "v1"))
+            meter = router.plane.tally.meter(("shop", "everyone", "v1"))
             raw = HANDSHAKE if answer == "tunnel" else UPLOAD
             client = await filled(router.port, raw, lambda: any(one.is_holding for one in router.plane._connections))
             if leaves == "closes":
@@ -102,9 +102,9 @@ async def test_an_upload_to_a_backend_that_reads_slowly_but_steadily_is_not_cut_
             reader, writer = await router.connect()
             writer.write(UPLOAD + b"x" * 30_000_000)
             start = monotonic()
-            await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+            await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
             await past(start + 3)
-            codes = router.plane.meter(("shop", "everyone", "v1")).codes
+            codes = router.plane.tally.meter(("shop", "everyone", "v1")).codes
             may_end.set()
             writer.transport.abort()
             assert codes == {}
@@ -116,7 +116,7 @@ async def test_a_backend_that_stops_reading_an_upload_is_a_504_and_its_connectio
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
         stop_reading(writer)
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 0, within=10)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 0, within=10)
         go_on_reading(writer)
         with contextlib.suppress(OSError):
             while await reader.read(1_000_000):

@@ -134,11 +134,11 @@ async def test_a_body_beyond_the_limit_of_its_service_is_refused(
                     else:
                         assert answer.endswith(b"ok"), (size, answer)
         counted = router.plane.collect().router_answers.get("body_too_large", 0)
-        codes = router.plane.meter(("shop", "everyone", "v1")).codes
+        codes = router.plane.tally.meter(("shop", "everyone", "v1")).codes
         refusals = 6 * len([size for size in (10, 11, 20, 21, 5_000) if most and size > most])
         assert counted + codes.get(413, 0) == refusals
         assert codes.get(200, 0) == 30 - refusals
-        assert router.plane.meter(("shop", "everyone", "v1")).in_flight == 0
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 0
 
 
 async def test_a_body_that_is_too_large_by_its_own_word_is_refused_before_it_is_sent() -> None:
@@ -254,7 +254,7 @@ async def test_an_upload_below_the_rate_is_given_up() -> None:
     async with plane_within(LimitsSpec(body_rate=1_000)) as router:
         reader, writer = await router.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         (downstream,) = router.plane._connections
         before = monotonic()
         downstream.expect_body(LengthBody(100_000), before)
@@ -262,7 +262,7 @@ async def test_an_upload_below_the_rate_is_given_up() -> None:
         assert refused(await reader.read(), 408, "request_timeout")
         assert 0.45 < monotonic() - before < 1.5
         writer.close()
-        assert router.plane.meter(("shop", "everyone", "v1")).codes == {408: 1}
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {408: 1}
 
 
 async def test_an_upload_that_keeps_the_rate_is_not_given_up_even_when_it_began_slowly() -> None:
@@ -270,7 +270,7 @@ async def test_an_upload_that_keeps_the_rate_is_not_given_up_even_when_it_began_
     async with plane_within(limits) as router:
         reader, writer = await router.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n")
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         (downstream,) = router.plane._connections
         start = monotonic()
         downstream.expect_body(LengthBody(3000), start + 0.3)
@@ -287,7 +287,7 @@ async def test_a_short_upload_and_a_rate_of_zero_have_all_the_time_there_is() ->
     async with plane_within(LimitsSpec(body_rate=0)) as router:
         reader, writer = await router.connect()
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         for byte in (b"a", b"b", b"c"):
             writer.write(byte)
             await asyncio.sleep(0)

@@ -179,7 +179,7 @@ async def test_an_early_refusal_reaches_the_client_and_ends_its_connection(close
             assert header(answer, "connection") == ["close"]
             writer.close()
         await until(lambda: router.plane.collect().connections == 0)
-        assert router.plane.meter(("shop", "everyone", "v1")).codes == {413: 5}
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {413: 5}
         (reserve,) = router.plane.pools.reserves.values()
         assert not reserve.idle
 
@@ -234,7 +234,7 @@ async def test_a_client_that_leaves_takes_its_request_along(when: str, how: str)
                 writer.transport.abort()
             async with asyncio.timeout(3):
                 await gone.wait()
-            meter = router.plane.meter(("shop", "everyone", "v1"))
+            meter = router.plane.tally.meter(("shop", "everyone", "v1"))
             await until(lambda: meter.in_flight == 0)
             assert meter.codes == {200 if when == "download" else 499: 1}
             assert meter.client_aborts == 1

@@ -58,7 +58,7 @@ async def received_from(downstream: Downstream, count: int) -> None:
 
 
 def codes(router: RunningPlane) -> dict[int, int]:
-    meter = router.plane.meter(("shop", "everyone", "v1"))
+    meter = router.plane.tally.meter(("shop", "everyone", "v1"))
     assert meter.in_flight == 0
     return meter.codes
 
@@ -137,7 +137,7 @@ async def test_a_pause_that_the_backend_made_is_not_held_against_the_client() ->
     async with plane_in(deaf, body_timeout=0.8) as router:
         reader, writer = await router.connect()
         writer.write(POST % size)
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         (downstream,) = router.plane._connections
         sent = 0
         while not downstream.is_holding:  # and when it is held, everything that it has sent has been taken

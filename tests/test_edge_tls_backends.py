@@ -85,7 +85,7 @@ async def test_a_backend_is_verified_by_the_given_authority_and_by_its_name(tmp_
                     assert str(port).encode() not in answer
                     assert header(answer, "x-ring") == ["everyone"]
                     assert failures(router) == {"tls": 1}
-                    assert router.plane.meter(("shop", "everyone", "v1")).codes == {502: 1}
+                    assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {502: 1}
 
 
 async def test_a_backend_that_speaks_no_tls_is_not_trusted_and_files_that_are_gone_fail_no_loop(tmp_path: Path) -> None:

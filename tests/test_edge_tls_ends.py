@@ -110,7 +110,7 @@ async def test_a_websocket_over_tls_on_both_sides_loses_no_bytes_at_its_end(tmp_
                     writer.close()
                     await ended.wait()
         assert len(got) == 1_000_000
-        meter = router.plane.meter(("shop", "everyone", "v1"))
+        meter = router.plane.tally.meter(("shop", "everyone", "v1"))
         await until(lambda: meter.in_flight == 0)
         assert meter.codes == {101: 2}
 

@@ -78,12 +78,12 @@ async def shaken(router: RunningPlane, early: bytes = b"") -> tuple[asyncio.Stre
 
 async def settled(router: RunningPlane, count: int = 1) -> None:
     """The tunnels are over, and counted once each."""
-    meter = router.plane.meter(("shop", "everyone", "v1"))
+    meter = router.plane.tally.meter(("shop", "everyone", "v1"))
     await until(lambda: meter.in_flight == 0)
     assert meter.codes == {101: count}
     await until(lambda: router.plane.collect().connections == 0)
     assert sum(endpoint.active for endpoint in router.plane.pools.endpoints.values()) == 0
-    assert router.plane.collect().tunnels == 0
+    assert meter.tunnels == 0
     (reserve,) = router.plane.pools.reserves.values()
     assert not reserve.idle
 
@@ -91,8 +91,8 @@ async def settled(router: RunningPlane, count: int = 1) -> None:
 async def test_bytes_pass_both_ways_as_they_are_and_a_tunnel_is_counted_once() -> None:
     async with tunnels(tunnel_to(echo)) as router:
         reader, writer = await shaken(router)
-        meter = router.plane.meter(("shop", "everyone", "v1"))
-        assert (meter.in_flight, router.plane.collect().tunnels) == (1, 1)
+        meter = router.plane.tally.meter(("shop", "everyone", "v1"))
+        assert (meter.in_flight, meter.tunnels) == (1, 1)
         data = bytes(range(256)) * 2_000
         for piece in (b"\x00", b"GET / HTTP/1.1\r\n\r\n", b"0\r\n\r\n", data):
             writer.write(piece)
@@ -118,7 +118,7 @@ async def test_bytes_that_come_with_the_handshake_or_before_its_answer_arrive_in
     async with tunnels(serve) as router:
         reader, writer = await router.connect()
         writer.write(HANDSHAKE + early)
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         writer.write(b"more")
         may_accept.set()
         assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")
@@ -273,7 +273,7 @@ async def test_a_client_that_does_not_read_holds_the_backend_and_is_cut_off_in_t
         await until(lambda: any(one.is_write_paused for one in router.plane._connections))
         (downstream,) = router.plane._connections
         assert downstream.transport.get_write_buffer_size() < HIGH
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 0, within=3)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 0, within=3)
         assert sent[0] < 60_000_000
         writer.transport.abort()
         await settled(router)
@@ -362,7 +362,7 @@ async def test_a_101_that_is_not_the_answer_is_a_502(answer: bytes) -> None:
         writer.write(KEPT)  # and nobody may be upgraded who did not ask
         assert (await read_head(reader)).startswith(b"HTTP/1.1 502 ")
         writer.close()
-        assert router.plane.meter(("shop", "everyone", "v1")).codes == {502: 2}
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {502: 2}
 
 
 async def test_a_backend_that_declines_answers_as_usual_and_the_connection_goes_on() -> None:

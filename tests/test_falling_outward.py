@@ -316,7 +316,7 @@ async def one_is_connecting(
                 async with asyncio.timeout(5):
                     answers.append(await client.answer())
                 client.close()
-                await until(lambda: all(m.in_flight == 0 for m in router.plane._meters.values()))
+                await until(lambda: all(m.in_flight == 0 for m in router.plane.tally.meters.values()))
 
 
 async def test_counters_that_are_read_in_the_middle_never_count_down() -> None:
@@ -330,7 +330,7 @@ async def test_counters_that_are_read_in_the_middle_never_count_down() -> None:
 
         read()
         assert seen[0] == {"shop/canary/v3rule": 1}
-        await until(lambda: router.plane.meter(("shop", "canary", "v2")).codes)
+        await until(lambda: router.plane.tally.meter(("shop", "canary", "v2")).codes)
         read()
         client = Client(router, lines=CANARY)
         for _ in range(3):

@@ -166,7 +166,7 @@ def counted(router: Router) -> dict[str, float]:
     """Kind and result → how often."""
     found = {}
     for line in router.get("/metrics").decode().splitlines():
-        if match := re.match(r'ringrouter_proofs_total{kind="(\w+)",result="(\w+)",service="shop"} (.*)', line):
+        if match := re.match(r'ringrouter_proofs_total{service="shop",kind="(\w+)",result="(\w+)"} (.*)', line):
             found[f"{match[1]} {match[2]}"] = float(match[3])
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from router.control.hub import Hub
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import EndpointCounters, VersionCounters, WorkerCounters
-from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.exposition import ConfigFigures, Figures, ProcessFigures, StoreFigures, render
 from router.telemetry.messages import Hello, Leaving, Report, frame, pack_counters
 from tests.house import shop, snapshot
 from tests.waiting import until
@@ -49,7 +49,7 @@ async def worker_goes(hub: Hub, runtime: Path, pid: int, counters: WorkerCounter
 
 
 def endpoints_shown(hub: Hub, spec: SnapshotSpec) -> set[str]:
-    figures = Figures(hub.totals(), spec, StoreFigures(), ConfigFigures(), 1, 1, 0.0, {"v": "x"})
+    figures = Figures(hub.totals(), spec, StoreFigures(), ConfigFigures(), ProcessFigures(), 0.0, {"v": "x"})
     lines = render(figures).decode().splitlines()
     return {part for line in lines for part in line.split('"') if part.startswith("127.0.0.1:")}
 

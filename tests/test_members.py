@@ -54,7 +54,7 @@ async def test_whoever_is_added_is_in_the_ring_in_every_worker_and_whoever_is_re
         for user in (alice, bob, carol):
             await is_in(router, user, CANARY)
         assert router.state()["services"]["shop"]["members"]["canary"] == 3
-        assert router.metric(r'ringrouter_members\{ring="canary",service="shop"\}') == 3
+        assert router.metric(r'ringrouter_members\{service="shop",ring="canary"\}') == 3
 
         redis_server.redis_cli("SREM", LOOSE, alice)
         await is_in(router, alice, EVERYONE)

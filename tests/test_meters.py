@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.telemetry.catalogue import DURATIONS, Traffic
 from router.telemetry.counters import (
     REPORTED_RINGS,
     RingCounters,
@@ -15,7 +18,8 @@ from router.telemetry.counters import (
     read_meters,
 )
 from router.telemetry.messages import pack_counters, unpack_counters
-from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, upper_edge_seconds
+from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, micros_of, upper_edge_seconds
+from router.telemetry.page import Page
 
 KEYS: list[RingKey] = [("shop", ring, "v1") for ring in ("canary", "early", "everyone")]
 REQUESTS = st.tuples(
@@ -29,8 +33,7 @@ REQUESTS = st.tuples(
 def happen(meter: RingMeter, status: int, upstream: float, duration: float) -> None:
     meter.decided("hash", 1)
     meter.in_flight += 1
-    meter.answered(upstream)
-    meter.finished(status, duration, 3, 5, status >= 500)
+    meter.finished(status, micros_of(duration), 3, 5, status >= 500, micros_of(upstream))
 
 
 def sent(meters: dict[RingKey, RingMeter], *, whole: bool) -> WorkerCounters:
@@ -62,13 +65,15 @@ def test_control_knows_what_happened_whatever_is_reported_when(events: list[obje
         assert ring.in_flight == 0
         assert (ring.request_bytes, ring.response_bytes) == (3 * len(requests), 5 * len(requests))
         for histogram, durations in (
-            (ring.upstream, [upstream for _, upstream, _ in requests]),
+            (ring.upstream_success, [upstream for status, upstream, _ in requests if status < 500]),
+            (ring.upstream_error, [upstream for status, upstream, _ in requests if status >= 500]),
             (ring.duration_success, [duration for status, _, duration in requests if status < 500]),
             (ring.duration_error, [duration for status, _, duration in requests if status >= 500]),
         ):
             expected: dict[int, int] = {}
             for duration in durations:
-                expected[histogram_index(duration)] = expected.get(histogram_index(duration), 0) + 1
+                index = histogram_index(micros_of(duration))
+                expected[index] = expected.get(index, 0) + 1
             assert histogram == expected
 
 
@@ -100,14 +105,59 @@ def test_workers_add_up(
             happen(both.setdefault(key, RingMeter()), status, upstream, duration)
         fold(total, sent(meters, whole=True), gauges=True)
     expected = read_meters(both, whole=True)
-    assert {key: (ring.codes, ring.upstream) for key, ring in total.rings.items()} == {
-        key: (ring.codes, ring.upstream) for key, ring in expected.items()
+    assert {key: (ring.codes, ring.upstream_success) for key, ring in total.rings.items()} == {
+        key: (ring.codes, ring.upstream_success) for key, ring in expected.items()
     }
 
 
-@given(st.floats(1e-6, 4000))
-def test_a_bucket_says_a_duration_to_within_four_and_a_half_percent(seconds: float) -> None:
-    index = histogram_index(seconds)
+@given(st.integers(1, 4_000_000_000))
+def test_a_bucket_says_a_duration_to_within_four_and_a_half_percent(micros: int) -> None:
+    index = histogram_index(micros)
     assert 0 <= index < HISTOGRAM_BUCKETS
-    assert seconds <= upper_edge_seconds(index) * (1 + 1e-9)
-    assert upper_edge_seconds(index) <= seconds * 1.0443 * (1 + 1e-9)
+    assert micros / 1e6 <= upper_edge_seconds(index) * (1 + 1e-9)
+    assert upper_edge_seconds(index) <= micros / 1e6 * 1.0443 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("shape", ["lognormal", "uniform", "two humps", "exponential"])
+def test_quantiles_are_those_of_numpy_to_within_four_and_a_half_percent(shape: str) -> None:
+    chance = numpy.random.default_rng(4)
+    seconds = {
+        "lognormal": chance.lognormal(-5, 1.5, 20_000),
+        "uniform": chance.uniform(0.0001, 3, 20_000),
+        "two humps": numpy.concatenate([chance.normal(0.01, 0.001, 19_000), chance.normal(2, 0.1, 1_000)]),
+        "exponential": chance.exponential(0.02, 20_000) + 0.0001,
+    }[shape]
+    meters: dict[RingKey, RingMeter] = {}
+    for number, one in enumerate(seconds):  # of two workers
+        happen(meters.setdefault(("shop", str(number % 2), "v1"), RingMeter()), 200, 0.1, float(one))
+    total = WorkerCounters()
+    for (service, _, version), ring in read_meters(meters, whole=True).items():
+        fold(total, WorkerCounters(rings={(service, "everyone", version): ring}), gauges=True)
+    (merged,) = total.rings.values()
+    filled = sorted(merged.duration_success.items())
+    below = numpy.cumsum([count for _, count in filled])
+    for quantile in (0.01, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999):
+        true = numpy.quantile(seconds, quantile, method="inverted_cdf")
+        rank = numpy.ceil(quantile * len(seconds))
+        said = upper_edge_seconds(filled[int(numpy.searchsorted(below, rank))][0])
+        # Half a microsecond is what counting whole ones may add.
+        assert true - 0.5e-6 <= said * (1 + 1e-9)
+        assert said <= (true + 0.5e-6) * 1.0443 * (1 + 1e-9)
+    assert merged.duration_success_micros / 1e6 == pytest.approx(float(seconds.sum()), rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 20_000_000), max_size=60))
+def test_buckets_of_prometheus_are_monotone_and_never_say_that_it_was_faster(durations: list[int]) -> None:
+    meter = RingMeter()
+    for micros in durations:
+        meter.finished(200, micros, 0, 0, False)
+    page = Page()
+    page.begin(Traffic.DURATION)
+    page.histogram("", meter.read(whole=True)[0], meter.success_micros)
+    found = [line.rpartition(" ") for line in page.text().decode().splitlines() if "_bucket{" in line]
+    counts = [int(value) for _, _, value in found]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(durations)
+    for bound, count in zip(DURATIONS, counts, strict=False):
+        assert count <= sum(micros <= bound * 1e6 for micros in durations)
+        assert count >= sum(micros * 1.0443 * (1 + 1e-9) <= bound * 1e6 for micros in durations)

@@ -257,7 +257,7 @@ async def test_a_widening_flips_nobody_and_a_narrowing_is_counted(
         def flips() -> float:
             return router.metric(r'ringrouter_ring_flips_total\{service="shop"\}')
 
-        assert b'ringrouter_ring_flips_total{service="shop"} 0.0' in router.get("/metrics")
+        assert b'ringrouter_ring_flips_total{service="shop"} 0\n' in router.get("/metrics")
         await everybody_asks()
         for canary in (20, 40):
             await widths(canary, 20)

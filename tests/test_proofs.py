@@ -16,7 +16,7 @@ from router.core.records import NO_LOG
 from router.core.signing import CookieSigner
 from router.core.spec import ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec
 from router.telemetry.counters import PROOFS, WorkerCounters, fold
-from router.telemetry.exposition import ConfigFigures, Figures, StoreFigures, render
+from router.telemetry.exposition import ConfigFigures, Figures, ProcessFigures, StoreFigures, render
 from router.telemetry.messages import pack_counters, unpack_counters
 from router.trust.passes import sign_pass
 from router.trust.propagation import LIFETIME, write_member
@@ -189,7 +189,7 @@ async def test_who_has_a_proof_is_in_the_ring(
     async with house(listener) as (router, seen, _):
         answer = await router.ask(get(fields))
         assert header(answer, "x-ring") == header(seen[0], "x-ring") == ["canary"]
-        assert router.plane.proofs == ({("shop", *counted): 1} if counted else {})
+        assert router.plane.tally.proofs == ({("shop", *counted): 1} if counted else {})
 
 
 @pytest.mark.parametrize(("listener", "fields", "counted"), BAD.values(), ids=BAD)
@@ -205,8 +205,8 @@ async def test_what_proves_nothing_gets_nobody_into_a_ring_and_is_counted(
             assert header(head, "x-ring") == ["everyone"]
             assert [one.partition(";")[0] for one in header(head, "baggage")] == ["ring=everyone"]
             assert not any(header(head, name) for name in ("x-ring-pass", "x-ring-override", "x_ring", "x_ring_pass"))
-        assert router.plane.proofs == ({("shop", *counted): 2} if counted else {})
-        for _, kind, word in router.plane.proofs:
+        assert router.plane.tally.proofs == ({("shop", *counted): 2} if counted else {})
+        for _, kind, word in router.plane.tally.proofs:
             assert word in PROOFS[kind]
 
 
@@ -225,14 +225,14 @@ async def test_who_may_name_a_ring_is_said_in_words(
 ) -> None:
     async with house(listener, override=override) as (router, _, _):
         assert header(await router.ask(get(b"X-Ring-Override: canary\r\n")), "x-ring") == [ring]
-        assert router.plane.proofs == {("shop", "override", counted): 1}
+        assert router.plane.tally.proofs == {("shop", "override", counted): 1}
         assert header(await router.ask(get(b"X-Ring-Override: nowhere\r\n")), "x-ring") == ["everyone"]
 
 
 async def test_where_overrides_are_off_a_pass_is_nothing_either() -> None:
     async with house(override="off") as (router, _, _):
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["everyone"]
-        assert router.plane.proofs == {("shop", "pass", "off"): 1}
+        assert router.plane.tally.proofs == {("shop", "pass", "off"): 1}
 
 
 async def test_a_pass_of_a_user_holds_for_that_user() -> None:
@@ -247,7 +247,7 @@ async def test_a_pass_that_is_taken_back_counts_no_more(revoked: str) -> None:
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["canary"]
         router.plane.install(state(replace(one, revoked=(revoked,)), EDGE, 2))
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["everyone"]
-        assert router.plane.proofs == {("shop", "pass", "valid"): 1, ("shop", "pass", "revoked"): 1}
+        assert router.plane.tally.proofs == {("shop", "pass", "valid"): 1, ("shop", "pass", "revoked"): 1}
 
 
 async def test_a_websocket_that_a_pass_has_opened_ends_with_it() -> None:
@@ -277,7 +277,7 @@ async def test_a_pass_that_was_known_is_verified_anew_when_its_key_is_taken_out(
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["canary"]
         router.plane.install(state(replace(one, identity=()), EDGE, 2, GONE))
         assert header(await router.ask(get(carried(held()))), "x-ring") == ["everyone"]
-        assert router.plane.proofs[("shop", "pass", "forged")] == 1
+        assert router.plane.tally.proofs[("shop", "pass", "forged")] == 1
 
 
 async def test_a_nominated_identity_goes_on_to_the_next_router_and_so_does_baggage() -> None:
@@ -293,7 +293,7 @@ async def test_of_several_passes_the_first_that_holds_counts() -> None:
     async with house() as (router, _, _):
         fields = carried(held(expires_at=NOW - 1)) + b"Cookie: ring_pass=" + held() + b"\r\n"
         assert header(await router.ask(get(fields)), "x-ring") == ["canary"]
-        assert router.plane.proofs == {("shop", "pass", "expired"): 1, ("shop", "pass", "valid"): 1}
+        assert router.plane.tally.proofs == {("shop", "pass", "expired"): 1, ("shop", "pass", "valid"): 1}
 
 
 async def test_a_link_becomes_a_cookie_and_a_clean_url() -> None:
@@ -339,7 +339,7 @@ async def test_a_link_that_does_not_hold_is_taken_off_and_the_request_goes_on(sa
         assert header(answer, "x-ring") == ["everyone"]
         assert not [one for one in header(answer, "set-cookie") if one.startswith("ring_pass")]
         assert seen[0].startswith(b"GET /x?a=1 HTTP/1.1\r\n")
-        assert router.plane.proofs == {("shop", "pass", word): 1}
+        assert router.plane.tally.proofs == {("shop", "pass", word): 1}
 
 
 async def test_a_post_with_a_link_is_served_without_going_elsewhere_and_the_backend_sees_no_pass() -> None:
@@ -353,7 +353,7 @@ async def test_a_parameter_that_only_looks_like_a_pass_stays() -> None:
     async with house() as (router, seen, _):
         await router.ask(get(target=b"/x?my_ring_pass=1&next=ring_pass=2"))
         assert seen[0].startswith(b"GET /x?my_ring_pass=1&next=ring_pass=2 HTTP/1.1\r\n")
-        assert not router.plane.proofs
+        assert not router.plane.tally.proofs
 
 
 async def test_a_pipelined_request_behind_a_link_is_answered_as_well() -> None:
@@ -372,7 +372,7 @@ async def test_a_flood_of_forged_passes_takes_no_more_room() -> None:
             await reader.readuntil(b"\r\n\r\nok")
         writer.close()
         assert len(router.plane.verifier._refused) <= 1024
-        assert router.plane.proofs[("shop", "pass", "forged")] == 1500
+        assert router.plane.tally.proofs[("shop", "pass", "forged")] == 1500
 
 
 async def test_every_kind_of_proof_is_a_series_from_the_beginning_and_workers_add_up() -> None:
@@ -381,9 +381,9 @@ async def test_every_kind_of_proof_is_a_series_from_the_beginning_and_workers_ad
         total = WorkerCounters()
         for _ in range(2):
             fold(total, unpack_counters(pack_counters(router.plane.collect(whole=True))), gauges=False)
-        figures = Figures(total, state(one, EDGE), StoreFigures(), ConfigFigures(), 1, 1, 0.0, {})
+        figures = Figures(total, state(one, EDGE), StoreFigures(), ConfigFigures(), ProcessFigures(), 0.0, {})
         lines = [line for line in render(figures).decode().splitlines() if line.startswith("ringrouter_proofs_total")]
         assert len(lines) == sum(len(words) for words in PROOFS.values())
-        assert 'ringrouter_proofs_total{kind="pass",result="valid",service="shop"} 2.0' in lines
-        assert 'ringrouter_proofs_total{kind="override",result="untrusted",service="shop"} 2.0' in lines
+        assert 'ringrouter_proofs_total{service="shop",kind="pass",result="valid"} 2' in lines
+        assert 'ringrouter_proofs_total{service="shop",kind="override",result="untrusted"} 2' in lines
         assert sum(line.endswith(" 0.0") for line in lines) == len(lines) - 2

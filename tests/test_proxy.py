@@ -317,12 +317,12 @@ async def test_a_client_that_leaves_cancels_the_request_at_the_backend() -> None
     async with raw_backend(serve) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
         reader, writer = await router.connect()
         writer.write(GET % b"")
-        while not router.plane.meter(("shop", "everyone", "v1")).in_flight:
+        while not router.plane.tally.meter(("shop", "everyone", "v1")).in_flight:
             await asyncio.sleep(0.01)
         writer.transport.abort()
         async with asyncio.timeout(5):
             await gone.wait()
-        assert router.plane.meter(("shop", "everyone", "v1")).codes == {499: 1}
+        assert router.plane.tally.meter(("shop", "everyone", "v1")).codes == {499: 1}
 
 
 async def test_a_slow_head_and_an_idle_connection_end_at_their_limits() -> None:

@@ -35,11 +35,11 @@ async def test_an_upload_that_was_pipelined_goes_on_when_its_turn_comes() -> Non
     async with raw_backend(serve) as port, running_plane(snapshot(shop((port,), (port,)))) as router:
         reader, writer = await router.connect()
         writer.write(GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234")
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         may_answer.set()
         assert b" 200 " in await read_head(reader)
         assert await reader.readexactly(2) == b"ok"
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         writer.write(b"56789")
         assert b" 200 " in await read_head(reader)
         assert bodies == [b"0123456789"]
@@ -61,7 +61,7 @@ async def test_a_pipelined_upload_to_a_backend_that_does_not_read_is_held_too() 
         async with running_plane(snapshot(shop((port,), (port,), timeouts=timeouts))) as router:
             _, writer = await router.connect()
             writer.write(GET + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000000\r\n\r\n" + b"x" * 262_144)
-            await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+            await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
             may_answer.set()
             is_taken = True
             while is_taken:
@@ -129,7 +129,7 @@ async def test_requests_that_hang_are_reported_while_they_hang() -> None:
             router.plane.collect()
             for writer in writers:
                 writer.write(GET)
-            await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 5)
+            await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 5)
             report = router.plane.collect().rings["shop", "everyone", "v1"]
             assert (report.in_flight, report.reasons) == (5, {"default": 5})
             for writer in writers:

@@ -276,7 +276,7 @@ async def test_a_handshake_that_is_answered_after_the_change_is_looked_at_then()
     async with raw_backend(serve) as port, running_plane(snapshot(service(port, 100, on_change="close"))) as router:
         reader, writer = await router.connect()
         writer.write(HANDSHAKE.replace(b"\r\n\r\n", f"\r\nX-User-Id: {NEAR}\r\n\r\n".encode()))
-        await until(lambda: router.plane.meter(("shop", "everyone", "v1")).in_flight == 1)
+        await until(lambda: router.plane.tally.meter(("shop", "everyone", "v1")).in_flight == 1)
         router.plane.install(snapshot(service(port, 2000, on_change="close"), generation=2))
         may_answer.set()
         assert (await read_head(reader)).startswith(b"HTTP/1.1 101 ")

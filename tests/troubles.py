@@ -212,7 +212,7 @@ async def settled(router: RunningPlane) -> None:
     rings = plane.collect(whole=True).rings.values()
     assert all(count >= 0 for ring in rings for count in ring.reasons.values())
     decided = sum(sum(ring.reasons.values()) for ring in rings)
-    gone = sum(sum(meter._gone.values()) for meter in plane._meters.values())
+    gone = sum(sum(meter._gone.values()) for meter in plane.tally.meters.values())
     assert decided + gone == sum(sum(ring.codes.values()) for ring in rings)
 
 

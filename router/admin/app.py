@@ -21,6 +21,7 @@ from router.admin.auth import Access, Caller
 from router.admin.events import Feed
 from router.admin.openapi import ENDPOINTS, PREFIX
 from router.admin.reads import DOCUMENT, VIEW, give
+from router.admin.scrape import scraped
 from router.admin.sessions import LINK_NAME, SESSION_SECONDS, Link, Sessions
 from router.admin.trouble import Trouble
 from router.admin.view import View
@@ -262,8 +263,7 @@ async def _ready(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = request.app[VIEW].metrics()
-    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    return await scraped(request, request.app[VIEW].metrics)
 
 
 async def _index(_request: web.Request) -> web.Response:

@@ -31,8 +31,8 @@ class Health(Protocol):
     def readiness(self) -> tuple[bool, str]:
         """Whether traffic may come, and a sentence."""
 
-    def metrics(self) -> bytes:
-        """The Prometheus exposition."""
+    def metrics(self, *, is_open: bool = False) -> bytes:
+        """The Prometheus exposition; as OpenMetrics if it ``is_open``."""
 
 
 class Figures(Protocol):

@@ -1,8 +1,9 @@
 """The workers' side of control: hands out snapshots, takes in counters, knows who has applied what.
 
-A worker's counters are cumulative; when it says that it is gone, or its slot gets a new process, they are folded into a
-total that lies in the runtime directory, so that no sum goes down when a worker or control dies. A slot has two
-processes while one replaces the other.
+A worker's counters are cumulative. One that says that it is gone has told everything; what one has counted that was
+killed, and had not told yet, is read from its journal. Both are folded into one total, and the ledger keeps all of it:
+no sum goes down when a worker dies, or control, or one after the other. A slot has two processes while one replaces the
+other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from router.control.ledger import Ledger
 from router.core.spec import SnapshotSpec
 from router.telemetry.buckets import Piece, difference
 from router.telemetry.counters import (
@@ -44,13 +46,12 @@ from router.telemetry.messages import (
     Traced,
     decode_from_worker,
     frame,
-    pack_counters,
     unpack_counters,
 )
+from router.telemetry.replay import OpenJournal
 from router.telemetry.spans import Spans
 
 CHANNEL_FILE: Final = "control.sock"
-FOLDED_FILE: Final = "folded.msgpack"
 _NOTHING: Final = RingCounters()
 
 
@@ -66,6 +67,7 @@ class WorkerState:
     has_reported: bool = False
     counters: WorkerCounters = field(default_factory=WorkerCounters)
     writer: asyncio.StreamWriter | None = None
+    journal: OpenJournal | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -89,10 +91,10 @@ class Hub:
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
         self.spans = Spans(self._log)
-        self._folded = WorkerCounters()
         self._came: dict[RingKey, Piece] = {}
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            self._folded = unpack_counters((runtime / FOLDED_FILE).read_bytes())
+        self._ledger = Ledger(runtime)
+        for (slot, pid), counters in self._ledger.found.items():
+            self.workers[pid] = WorkerState(slot, pid, counters=counters)
 
     async def start(self) -> None:
         path = self._runtime / CHANNEL_FILE
@@ -108,6 +110,7 @@ class Hub:
             if worker.writer is not None:
                 worker.writer.close()
         self.spans.stop()
+        self._ledger.close()
 
     def publish(self, spec: SnapshotSpec) -> None:
         """Send a snapshot to every worker that is there; the others get it with their hello."""
@@ -139,7 +142,7 @@ class Hub:
     def totals(self) -> WorkerCounters:
         """All workers, living and dead."""
         total = WorkerCounters()
-        fold(total, self._folded, gauges=False)
+        fold(total, self._ledger.folded, gauges=False)
         for worker in self.workers.values():
             fold(total, worker.counters, gauges=worker.writer is not None)
         return total
@@ -162,9 +165,18 @@ class Hub:
                 self._came.setdefault(key, Piece({}, {}, {})).add(piece)
         worker.has_reported = True
 
+    def decisions(self) -> dict[tuple[str, str], int]:
+        """Service and ring → requests sorted there, ever, over all workers."""
+        found: dict[tuple[str, str], int] = {}
+        for one in (self._ledger.folded, *(worker.counters for worker in self.workers.values())):
+            for (service, ring, _), counters in one.rings.items():
+                place = (service, ring)
+                found[place] = found.get(place, 0) + sum(counters.reasons.values())
+        return found
+
     def refused_tokens(self) -> int:
         """Tokens whose signature was not good, ever, over all workers."""
-        everybody = (self._folded, *(worker.counters for worker in self.workers.values()))
+        everybody = (self._ledger.folded, *(worker.counters for worker in self.workers.values()))
         return sum(
             count
             for one in everybody
@@ -175,7 +187,7 @@ class Hub:
     def versions(self) -> dict[VersionKey, VersionCounters]:
         """That part of ``totals`` alone: with thousands of rings the whole takes long to add up."""
         total: dict[VersionKey, VersionCounters] = {}
-        fold_versions(total, self._folded.versions, gauges=False)
+        fold_versions(total, self._ledger.folded.versions, gauges=False)
         for worker in self.workers.values():
             fold_versions(total, worker.counters.versions, gauges=worker.writer is not None)
         return total
@@ -187,14 +199,13 @@ class Hub:
                 (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
                 message = decode_from_worker(await reader.readexactly(length))
                 match message:
-                    case Hello(slot=slot, pid=pid):
+                    case Hello(slot=slot, pid=pid, journal=journal):
                         worker = self._welcome(slot, pid, writer)
+                        self._open_journal(worker, journal)
                     case Applied(generation=generation, at=at) if worker is not None:
                         worker.generation, worker.applied_at = generation, at
-                    case Report(counters=counters) if worker is not None:
-                        report = unpack_counters(counters)
-                        self._note(worker, report)
-                        worker.counters = apply_report(worker.counters, report)
+                    case Report() as report if worker is not None:
+                        self._take(worker, report)
                     case Seen() as seen if worker is not None:
                         self.on_seen(seen)
                     case Traced() as traced if worker is not None:
@@ -210,32 +221,53 @@ class Hub:
         finally:
             if worker is not None and worker.writer is writer:
                 worker.writer = None
+                self._catch_up(worker)
             writer.close()
 
-    def _keep_folded(self) -> None:
-        temporary = self._runtime / (FOLDED_FILE + ".new")
-        try:
-            temporary.write_bytes(pack_counters(self._folded))
-            os.replace(temporary, self._runtime / FOLDED_FILE)
-        except OSError as error:
-            self._log.error(f"counters of a dead worker are kept in memory alone: {error}")
+    def _open_journal(self, worker: WorkerState, descriptor: int) -> None:
+        if worker.journal is None and descriptor >= 0:
+            try:
+                worker.journal = OpenJournal(worker.pid, descriptor)
+            except OSError as error:
+                self._log.warning(f"should worker {worker.slot} be killed, its last second is not counted: {error}")
+
+    def _take(self, worker: WorkerState, report: Report) -> None:
+        counters = unpack_counters(report.counters)
+        if worker.journal is not None:
+            worker.journal.reported(report.epoch, report.at, counters)
+        self._note(worker, counters)
+        worker.counters = apply_report(worker.counters, counters)
+        self._ledger.report(worker.slot, worker.pid, report.counters, worker.counters)
+
+    def _catch_up(self, worker: WorkerState) -> None:
+        """Its connection has ended: it may be dead, and what it has not told is in its journal."""
+        if worker.journal is not None and self.workers.get(worker.pid) is worker:
+            try:
+                worker.journal.replay(worker.counters)
+            except (OSError, ValueError) as error:
+                self._log.error(f"what worker {worker.slot} counted last cannot be read: {error}")
+            self._ledger.note(worker.slot, worker.pid, worker.counters)
 
     def _fold(self, worker: WorkerState) -> None:
         """A worker that is gone: what it counted stays, but for endpoints that are gone as well."""
         if self.workers.get(worker.pid) is worker:
             del self.workers[worker.pid]
-            fold(self._folded, worker.counters, gauges=False)
+            folded = self._ledger.folded
+            fold(folded, worker.counters, gauges=False)
             if self.spec is not None:
                 services = self.spec.services
                 named = {(s.name, v.name, e.address) for s in services for v in s.versions for e in v.endpoints}
-                for gone in self._folded.endpoints.keys() - named:
-                    del self._folded.endpoints[gone]
-            self._keep_folded()
+                for gone in folded.endpoints.keys() - named:
+                    del folded.endpoints[gone]
+            self._ledger.fold(worker.slot, worker.pid)
+            if worker.journal is not None:
+                worker.journal.close()
 
     def _welcome(self, slot: int, pid: int, writer: asyncio.StreamWriter) -> WorkerState:
         for other in [*self.workers.values()]:
             is_same = (other.slot, other.pid) == (slot, pid)
-            if not is_same and (other.pid == pid or (other.slot == slot and other.writer is None)):
+            if not is_same and (other.pid == pid or (other.writer is None and not _is_alive(other.pid))):
+                self._catch_up(other)
                 self._fold(other)
         known = self.workers.setdefault(pid, WorkerState(slot, pid))
         known.writer = writer
@@ -244,3 +276,14 @@ class Hub:
         if self._tap.wanted:
             writer.write(frame(self._tap))
         return known
+
+
+def _is_alive(pid: int) -> bool:
+    """A worker that lost its connection comes back, and then tells everything; until then it is not gone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -30,7 +30,7 @@ from router.control.watch import POLL_SECONDS, LinkState, MemberFollower, Watche
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import Histogram
-from router.telemetry.meters import histogram_index
+from router.telemetry.meters import histogram_index, micros_of
 from router.telemetry.tasks import end, spawn
 
 State = Literal["live", "poll", "down", "off"]
@@ -84,7 +84,7 @@ class Store:
         """(service, reason) → how often; a refused content counts once, however often it is read."""
         self.poll_durations: Histogram = {}
         """Reads of Redis, as a histogram of ``telemetry.counters``."""
-        self.poll_seconds_sum = 0.0
+        self.poll_micros = 0
 
     def __repr__(self) -> str:
         return f"<Store {self.state} {safe_url(self._url) if self._url else 'no Redis'} {sorted(self._services)}>"
@@ -241,9 +241,10 @@ class Store:
     # -- what the watcher tells ----------------------------------------------------------------------------------------
 
     def _read(self, raw: Mapping[str, RawService], seconds: float) -> None:
-        index = histogram_index(seconds)
+        micros = micros_of(seconds)
+        index = histogram_index(micros)
         self.poll_durations[index] = self.poll_durations.get(index, 0) + 1
-        self.poll_seconds_sum += seconds
+        self.poll_micros += micros
         if len(raw) == len(self._services):
             self._read_at = time.monotonic()
         has_changed = False

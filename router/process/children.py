@@ -28,6 +28,8 @@ class Child:
     started_at: float = 0.0
     deaths: int = 0
     start_at: float = 0.0
+    is_stuck: bool = False
+    """Whether it was killed for giving no sign of life."""
     end_by: float = 0.0
     """When it has to be gone, if it was told to go."""
 
@@ -53,6 +55,7 @@ class Child:
             descriptors = (*descriptors, self.pulse.descriptor)
         self.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, process_group=0)
         self.started_at = time.monotonic()
+        self.is_stuck = False
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.is_alive:

@@ -34,6 +34,7 @@ from router.control.jwks import Issuers
 from router.control.members import Members
 from router.control.people import People
 from router.control.rules import say_changes, service_rules
+from router.control.shares import Shares
 from router.control.store import Store
 from router.control.taps import Taps
 from router.control.trouble import Trouble, news, troubles, warning
@@ -43,6 +44,8 @@ from router.core.spec import SnapshotSpec
 from router.process.config_file import ConfigFile
 from router.process.experience import Experience
 from router.process.lifetime import end_with_parent, unblock_signals
+from router.process.past import Memory
+from router.process.restarts import Restarts
 from router.process.rings import Rings
 from router.process.view import ControlView
 from router.proxy.tls import client_context
@@ -90,6 +93,9 @@ class Control:
         self._stop = asyncio.Event()
         self.instance = settings.instance or f"{socket.gethostname()}:{listen[0].rpartition(':')[2]}"
         self.hub = Hub(runtime, workers)
+        self.shares = Shares()
+        self.restarts = Restarts()
+        self.memory = Memory(runtime)
         self.board = Board(runtime, self.hub.publish)
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
@@ -268,6 +274,9 @@ class Control:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
             self._look_at_config(is_asked=False)
             self._say_troubles()
+            self.memory.whole(self)
+            if self.shares.is_due(time.monotonic()):
+                self.shares.note(time.monotonic(), self.hub.decisions())
             self.issuers.note_refused_tokens(self.hub.refused_tokens())
             if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
                 self.members.sweep(self.board.spec)
@@ -337,6 +346,7 @@ async def _main(options: argparse.Namespace) -> None:
     control = Control(
         settings, options.config, options.runtime, options.workers, options.listen, admin, waits=options.waits
     )
+    control.restarts = Restarts(options.restarts)
     await control.run()
 
 
@@ -349,6 +359,7 @@ def main() -> None:
     parser.add_argument("--listen", nargs="+", required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--admin-fd", type=int)
+    parser.add_argument("--restarts", type=int, default=-1)
     parser.add_argument("--waits", action="store_true")
     options = parser.parse_args()
     unblock_signals()

@@ -31,6 +31,7 @@ from router.process.notify import notify
 from router.process.ownership import Sockets
 from router.process.pulse import State
 from router.process.recycle import Recycler
+from router.process.restarts import CONTROL, CRASH, WATCHDOG, Restarts, restarts_page
 from router.process.sockets import ListenError
 from router.proxy.headcount import headcount_page
 
@@ -75,7 +76,6 @@ class Parent:
     manner: Manner
     admin: Address | None = None
     take_over: bool = False
-    restarts: int = 0
     children: list[Child] = field(default_factory=list)
     _sockets: Sockets = field(init=False)
     _predecessor: Predecessor | None = None
@@ -83,6 +83,7 @@ class Parent:
     _upgrading: subprocess.Popen[bytes] | None = None
     _orphans: orphans.Orphans = field(default_factory=orphans.Orphans)
     _recycler: Recycler = field(init=False)
+    _restarts: Restarts = field(init=False)
     _runtime: Path = field(init=False)
     _looked_at: float = 0.0
     _awake_since: float = 0.0
@@ -105,7 +106,6 @@ class Parent:
         self._orphans = self._sockets.obtain(self._predecessor)
         self._successor = Successor(self._sockets.claims)
         self._runtime = Path(tempfile.mkdtemp(prefix=orphans.PREFIX))
-        self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._log)
         try:
             self._create_children()
             for child in self.children:
@@ -127,11 +127,16 @@ class Parent:
         admin = self._sockets.admin
         control = [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
                    str(self.workers), "--listen", *map(str, self.addresses)]  # fmt: skip
+        restarts = restarts_page()
+        self._restarts = Restarts(restarts)
+        control += ["--restarts", str(restarts)]
         if admin is not None:
             control += ["--admin-fd", str(admin.fileno())]
         if self._predecessor is not None:
             control.append("--waits")
-        self.children.append(Child("control", control, () if admin is None else (admin.fileno(),)))
+        inherited = (restarts,) if admin is None else (restarts, admin.fileno())
+        self.children.append(Child("control", control, inherited))
+        self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._restarts, self._log)
         headcount = headcount_page(self.workers)
         descriptors = (*self._sockets.descriptors(), headcount)
         for slot in range(self.workers):
@@ -218,7 +223,7 @@ class Parent:
         for child in self.children:
             if child.process is not None and child.process.poll() is not None:
                 self._log.error(child.died(now))
-                self.restarts += 1
+                self._restarts.add(CONTROL if not child.has_pulse else WATCHDOG if child.is_stuck else CRASH)
             if child.process is None and child.start_at <= now:
                 child.start()
                 has_changed = True
@@ -237,6 +242,7 @@ class Parent:
                 self._log.error(
                     f"{child.name} (pid {child.process.pid}) gave no sign of life for {silent:.1f} s: killed"
                 )
+                child.is_stuck = True
                 child.signal(signal.SIGKILL)
 
     def _serve(self) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from router.process.children import Child
 from router.process.pulse import REASONS
+from router.process.restarts import OF_WISH, Restarts
 
 SERVE_SECONDS: Final = 30.0
 """For a new worker to serve; then it is given up, and the old one stays."""
@@ -22,13 +23,17 @@ AGAIN_SECONDS: Final = 60.0
 class Recycler:
     """The parent's side. ``children`` is the parent's own list, in which one is exchanged for another."""
 
-    def __init__(self, children: list[Child], drain_seconds: float, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self, children: list[Child], drain_seconds: float, restarts: Restarts, log: structlog.stdlib.BoundLogger
+    ) -> None:
         self._children = children
         self._drain_seconds = drain_seconds
+        self._restarts = restarts
         self._log = log
         self.coming: Child | None = None
         self.leaving: Child | None = None
         self._old: Child | None = None
+        self._why = ""
         self._not_before = 0.0
 
     def processes(self) -> list[Child]:
@@ -47,6 +52,7 @@ class Recycler:
         if old is None or old.pulse is None or old.process is None:
             return False
         self._log.info(f"{old.name} (pid {old.process.pid}) asks to be replaced for {REASONS[old.pulse.wish]}")
+        self._why = OF_WISH[old.pulse.wish]
         self._old, self.coming = old, old.successor()
         self.coming.start()
         return True
@@ -62,6 +68,7 @@ class Recycler:
         if new.is_serving:
             self._children[self._children.index(old)] = new
             old.end_by = now + self._drain_seconds
+            self._restarts.add(self._why)
             old.signal(signal.SIGTERM)
             self.leaving, self.coming, self._old = old, None, None
             self._log.info(f"{new.name}: pid {new.process.pid} serves, the old one drains")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -34,12 +33,13 @@ from router.core.health import is_version_up
 from router.core.spec import ServiceSpec
 from router.process.backends import backends_state, live_state, rings_state
 from router.process.explaining import explain_asked
-from router.process.figures import issuer_figures, store_figures, workers_state
+from router.process.figures import figures, workers_state
 from router.process.levers import Levers
 from router.process.tapping import listen
 from router.process.trail import AuditTrail
 from router.telemetry.backends import backends
-from router.telemetry.exposition import ConfigFigures, Figures, render
+from router.telemetry.exposition import render
+from router.telemetry.page import Kept
 from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ if TYPE_CHECKING:
 
 
 class ControlView:
-    """``figures`` are whoever counts; everything else is looked up in the control process when it is asked for."""
+    """``shown`` is whoever counts; everything else is looked up in the control process when it is asked for."""
 
-    def __init__(self, control: Control, figures: RingFigures) -> None:
+    def __init__(self, control: Control, shown: RingFigures) -> None:
         self._control = control
-        self._figures = figures
+        self._figures = shown
         self._levers = Levers(control)
+        self._shown: Kept = {}
         self._trail = AuditTrail(control.redis, lambda: list(control.config.settings.services))
 
     # -- Health --------------------------------------------------------------------------------------------------------
@@ -60,26 +61,8 @@ class ControlView:
     def readiness(self) -> tuple[bool, str]:
         return self._control.readiness()
 
-    def metrics(self) -> bytes:
-        control, config, store = self._control, self._control.config, self._control.store
-        return render(
-            Figures(
-                counters=control.hub.totals(),
-                spec=control.board.spec,
-                store=store_figures(store, config.settings.services),
-                config=ConfigFigures(
-                    config.reloads, not config.error, config.loaded_at, config.settings.files.expiries
-                ),
-                workers_connected=control.hub.connected,
-                workers_expected=control.hub.expected,
-                last_change_at=control.hub.published_at,
-                checks=control.backends.figures(),
-                issuers=issuer_figures(control.issuers),
-                flips=control.people.flips,
-                members={name: control.members.counts(name) for name in config.settings.services},
-                build={"version": __version__, "python": platform.python_version(), "loop": "uvloop"},
-            )
-        )
+    def metrics(self, *, is_open: bool = False) -> bytes:
+        return render(figures(self._control), is_open=is_open, kept=self._shown)
 
     # -- Looks ---------------------------------------------------------------------------------------------------------
 

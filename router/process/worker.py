@@ -35,6 +35,8 @@ from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
 from router.proxy.tracing import Tracer
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
+from router.telemetry.counters import REPORTED_RINGS, WorkerCounters
+from router.telemetry.journal import Journal
 from router.telemetry.log_sink import Sink
 from router.telemetry.messages import (
     LENGTH,
@@ -72,7 +74,8 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.slot: int = options.slot
         headcount = Headcount(self.slot, options.workers, options.headcount)
-        self.plane = DataPlane(self.loop, self.spawn, options.workers, headcount)
+        self._journal = Journal(self._journal_is_full, is_shared=True)
+        self.plane = DataPlane(self.loop, self.spawn, options.workers, headcount, self._journal)
         self._listening = [
             Listening(self.plane, number, own, self.spawn, siblings) for number, own, siblings in options.listen
         ]
@@ -93,6 +96,7 @@ class Worker:
         self._trimmer = Trimmer()
         self._random = random.Random()
         self._wear = Wear(self._random)
+        self._tick_due = time.monotonic()
 
     def spawn(self, work: object, *, name: str) -> asyncio.Task[None]:
         """A task with a name and an owner: kept until it ends, cancelled when the worker does."""
@@ -123,13 +127,16 @@ class Worker:
 
     def _tick(self) -> None:
         """A sign of life, and a look at who waits for a sibling that shows none."""
+        self.plane.tally.lagged(max(0.0, time.monotonic() - self._tick_due))
         self._pulse.beat()
         self.plane.count_heads()  # a worker that this one relieves may have written last
         has_more = False
         if self._pulse.state == State.SERVING:
             for listening in self._listening:
                 has_more = listening.look_around() or has_more
-        self.loop.call_later(TICK_SECONDS / 10 if has_more else TICK_SECONDS, self._tick)
+        delay = TICK_SECONDS / 10 if has_more else TICK_SECONDS
+        self._tick_due = time.monotonic() + delay
+        self.loop.call_later(delay, self._tick)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -203,7 +210,7 @@ class Worker:
                 await asyncio.sleep(TICK_SECONDS)  # connections that were broken off end, and are counted
                 if self.plane.tracer is not None:
                     self.plane.tracer.flush()
-                writer.write(frame(Report(pack_counters(self.plane.collect(whole=True)))))
+                self._send_report(writer, whole=True)
                 writer.write(frame(Leaving(is_gone=True)))
                 writer.close()
                 await writer.wait_closed()
@@ -301,7 +308,7 @@ class Worker:
             await self._install(msgspec.msgpack.decode(data, type=SnapshotSpec))
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(frame(Hello(self.slot, os.getpid())))
+        writer.write(frame(Hello(self.slot, os.getpid(), self._journal.descriptor)))
         if self._terms:
             writer.write(frame(Leaving()))
         reports = self._reports = self.spawn(self._report(writer), name="reports")
@@ -347,19 +354,36 @@ class Worker:
         writer.write(frame(traced))
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        whole, lag = True, 0.0  # a new control knows nothing yet
+        whole = True  # a new control knows nothing yet
         while True:
-            before = self.loop.time()
-            counters = self.plane.collect(whole=whole)
-            self._trimmer.look(counters.connections)
-            counters.resident_bytes, counters.loop_lag_seconds = resident_bytes(), lag
-            self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
-            for seen in self.plane.sightings.take():  # first: who sees a request counted knows whose it was
-                writer.write(frame(seen))
-            writer.write(frame(Report(pack_counters(counters))))
+            # What is not in the kernel's hands yet would be lost with this process, and the journal of it with a
+            # report more.
+            if whole or not writer.transport.get_write_buffer_size():
+                counters = self._send_report(writer, whole=whole)
+                self._trimmer.look(counters.connections)
+                self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
             await writer.drain()
             await asyncio.sleep(REPORT_SECONDS)
-            whole, lag = False, max(0.0, self.loop.time() - before - REPORT_SECONDS)
+            whole = False
+
+    def _send_report(self, writer: asyncio.StreamWriter, *, whole: bool) -> WorkerCounters:
+        counters = self.plane.collect(whole=whole)
+        counters.resident_bytes = resident_bytes()
+        for seen in self.plane.sightings.take():  # first: who sees a request counted knows whose it was
+            writer.write(frame(seen))
+        is_all = whole or len(counters.rings) < REPORTED_RINGS
+        epoch, at = (self._journal.turn(), 0) if is_all else self._journal.place
+        writer.write(frame(Report(pack_counters(counters), epoch, at)))
+        return counters
+
+    def _journal_is_full(self) -> None:
+        """In the middle of a request: the report comes right after it."""
+        self.loop.call_soon(self._report_early)
+
+    def _report_early(self) -> None:
+        writer = self._writer
+        if writer is not None and not writer.transport.get_write_buffer_size():
+            self._wear.wish(self.plane.listener.recycle, self._send_report(writer, whole=False))
 
 
 async def _main(options: argparse.Namespace) -> bool:

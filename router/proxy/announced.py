@@ -34,7 +34,7 @@ async def serve_announced(
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             if plane.is_full:
-                plane.answered(Failure.TOO_MANY_CONNECTIONS.value.word)
+                plane.tally.answered(Failure.TOO_MANY_CONNECTIONS.value.word)
                 connection.close()
                 continue
             plane.spawn(greet(plane, door, connection, context), name="PROXY header")
@@ -52,7 +52,7 @@ async def greet(plane: DataPlane, door: Door, connection: socket.socket, context
             await plane.loop.connect_accepted_socket(lambda: door.accept_announced(address), connection, ssl=context)
     except (OSError, EOFError, TimeoutError, FramingError) as error:
         if isinstance(error, FramingError):
-            plane.answered("bad_proxy_header")
+            plane.tally.answered("bad_proxy_header")
         connection.close()
 
 

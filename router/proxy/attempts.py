@@ -89,8 +89,7 @@ def go_outward(exchange: Exchange, failure: Failure) -> None:
 def change_lane(exchange: Exchange, lane: Lane) -> None:
     """Nothing was sent, and another version is to have it."""
     before, exchange.lane = exchange.lane, lane
-    before.meter.decided(before.reason, -1)
-    before.meter.left()
+    exchange.downstream.plane.tally.went_elsewhere(before)
     lane.decided += 1
     lane.meter.in_flight += 1
     lane.pool.begun += 1

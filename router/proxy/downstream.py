@@ -97,7 +97,7 @@ class Downstream:
                 self.address = UNIX
             else:
                 # Gone before it was accepted: nobody can tell any more who it was.
-                self.plane.answered("client_gone")
+                self.plane.tally.answered("client_gone")
                 self.transport.abort()
                 return
         self.forwarded = forwarded_by_stranger(self.address, self.door.scheme)
@@ -331,7 +331,7 @@ class Downstream:
     def answer(self, word: str, make: Make, head: RequestHead | None, is_complete: bool, cause: str = "") -> None:
         """Answer a request here; ``make`` gets the request id, and whether the connection is closed."""
         plane = self.plane
-        plane.answered(word)
+        plane.tally.answered(word)
         self.keep_alive = self.keep_alive and is_complete and not plane.is_draining
         request_id = head.request_id if head is not None and head.request_id else plane.new_request_id()
         answer = self.door.own(make(request_id, not self.keep_alive))

@@ -65,10 +65,10 @@ def _claims(downstream: Downstream, service: Service, head: RequestHead) -> Clai
             if refused is None or _RANKS[error.verdict] > _RANKS[refused]:
                 refused = error.verdict
             continue
-        plane.proved(service.spec.name, "token", TokenVerdict.VALID.value)
+        plane.tally.proved(service.spec.name, "token", TokenVerdict.VALID.value)
         return claims
     if refused is not None:
-        plane.proved(service.spec.name, "token", refused.value)
+        plane.tally.proved(service.spec.name, "token", refused.value)
     return NOTHING
 
 
@@ -127,6 +127,6 @@ def minted_cookie(downstream: Downstream, service: Service, head: RequestHead, k
     source = next(one for one in service.spec.identity if one.kind == "anonymous_cookie")
     name = source.name.encode()
     if service.signer is not None and cookie_value(head.cookie, name):
-        downstream.plane.proved(service.spec.name, "cookie", "forged")
+        downstream.plane.tally.proved(service.spec.name, "cookie", "forged")
     value = key if service.signer is None else service.signer.sign(key)
     return cookie_line(name, value, source.cookie or _COOKIE, is_secure=is_secure(downstream, head))

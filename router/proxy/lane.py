@@ -24,8 +24,7 @@ class Lane(Decided):
 
     __slots__ = (
         "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter", "mirror",
-        "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
-        "says_timing",
+        "number", "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines", "says_timing",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +42,9 @@ class Lane(Decided):
         self.pool = pool
         self.meter = meter
         self.decided = 0
-        """Requests since the last reading; ``_count_decisions`` takes them to the meter."""
+        """Requests since the last reading; ``Tally.settle`` takes them to the meter."""
+        self.number = 0
+        """In the journal; 0 until something is written there."""
         self.outer = outer
         """Versions to fall back on, the nearest first."""
         self.is_closed = not next(ring.falls_outward for ring in service.spec.rings if ring.name == decision.ring)

@@ -36,12 +36,14 @@ from router.proxy.proofs import Verifier
 from router.proxy.recovery import Recovery
 from router.proxy.sightings import Sightings
 from router.proxy.tables import OpenTables
+from router.proxy.tally import Tally
 from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.tracing import TRACE_FIELDS, Tracer
 from router.proxy.wheel import Wheel
 from router.telemetry.access_log import AccessLog
-from router.telemetry.counters import ProofKey, RingKey, WorkerCounters, read_meters
+from router.telemetry.counters import WorkerCounters, read_meters
+from router.telemetry.journal import Journal
 from router.telemetry.meters import RingMeter
 
 RESERVED_DESCRIPTORS: Final = 64
@@ -57,16 +59,13 @@ class DataPlane:
         spawn: Callable[..., asyncio.Task[None]],
         workers: int = 1,
         headcount: Headcount | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.loop = loop
         self._workers = workers
         self._headcount = headcount or Headcount()
         self.wheel = Wheel(loop)
-        self._meters: dict[RingKey, RingMeter] = {}
-        self._router_answers: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
-        self.proofs: dict[ProofKey, int] = {}
-        self.tunnels = 0
+        self.tally = Tally(journal or Journal())
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.sightings = Sightings()
@@ -119,7 +118,7 @@ class DataPlane:
         self.verifier.install(spec.trust, {one.name: frozenset(one.revoked) for one in spec.services if one.revoked})
         self.listener = listener = spec.listener
         self.pools.update(snapshot.services, self._workers, monotonic())
-        self._count_decisions()
+        self._settle()
         self._outward = {}
         lanes = []
         for service in snapshot.services:
@@ -161,7 +160,7 @@ class DataPlane:
 
     def _lane(self, service: Service, decision: Decision, mirrors: dict[str, Mirror]) -> Lane:
         name = service.spec.name
-        meter = self.meter((name, decision.ring, decision.version))
+        meter = self.tally.meter((name, decision.ring, decision.version))
         pool = self.pools.versions[name, decision.version]
         outer = outward(service.spec, decision.ring)
         lane = Lane(service, decision, pool, meter, self.listener, outer, member=self._member(decision.ring))
@@ -191,7 +190,7 @@ class DataPlane:
             if version not in versions:
                 return None
             outer = versions[versions.index(version) + 1 :]
-            meter = self.meter((lane.service, lane.ring, version))
+            meter = self.tally.meter((lane.service, lane.ring, version))
             decision = Decision(-1, lane.ring, version, Reason.FALLBACK)
             pool = self.pools.versions[lane.service, version]
             member = self._member(lane.ring)
@@ -306,39 +305,27 @@ class DataPlane:
 
     # -- counters and the end ------------------------------------------------------------------------------------------
 
-    def meter(self, key: RingKey) -> RingMeter:
-        return self._meters.setdefault(key, RingMeter())
-
-    def answered(self, word: str) -> None:
-        """The router answered a request itself, before it had a ring."""
-        self._router_answers[word] = self._router_answers.get(word, 0) + 1
-
-    def failed(self, word: str) -> None:
-        """The router answered for a backend, or broke its answer off."""
-        self._failures[word] = self._failures.get(word, 0) + 1
-
-    def proved(self, service: str, kind: str, word: str) -> None:
-        """Somebody claimed something with a proof of this kind, and this is what it was worth."""
-        key = (service, kind, word)
-        self.proofs[key] = self.proofs.get(key, 0) + 1
-
-    def _count_decisions(self) -> None:
+    def _settle(self) -> None:
         for lane in self.all_lanes():
-            _count_decided(lane)
+            self.tally.settle(lane)
 
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
-        self._count_decisions()
+        self._settle()
         self.pools.count()
+        tally = self.tally
         return WorkerCounters(
-            rings=read_meters(self._meters, whole=whole),
+            rings=read_meters(tally.meters, whole=whole),
             endpoints=self.pools.endpoint_counters,
             versions=self.pools.news(),
             connections=len(self._connections),
-            router_answers=self._router_answers,
-            failures=self._failures,
-            proofs=self.proofs,
-            tunnels=self.tunnels,
+            router_answers=tally.answers,
+            failures=tally.failures,
+            proofs=tally.proofs,
+            overhead=tally.overhead,
+            overhead_micros=tally.overhead_micros,
+            loop_lag=tally.lag,
+            loop_lag_micros=tally.lag_micros,
             access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
 
@@ -384,12 +371,6 @@ class DataPlane:
         for downstream in (*self._connections, *self._refused):
             downstream.transport.abort()
         self.pools.close()
-
-
-def _count_decided(lane: Lane) -> None:
-    if lane.decided:
-        lane.meter.decided(lane.reason, lane.decided)
-        lane.decided = 0
 
 
 def allowed_connections() -> int:

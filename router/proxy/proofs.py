@@ -191,7 +191,7 @@ def _held_pass(
         if not token:
             continue
         if service.spec.override == "off":
-            plane.proved(name, "pass", OFF)
+            plane.tally.proved(name, "pass", OFF)
             continue
         try:
             found = plane.verifier.read(token)
@@ -200,7 +200,7 @@ def _held_pass(
                 verdict = Verdict.FOREIGN
         except PassError as error:
             verdict = error.verdict
-        plane.proved(name, "pass", verdict.value)
+        plane.tally.proved(name, "pass", verdict.value)
         if verdict is Verdict.VALID:
             return token, found
     return None
@@ -213,7 +213,7 @@ def _override(downstream: Downstream, service: Service, head: RequestHead, ring:
         word = Verdict.VALID.value if ring in service.overrides else Verdict.FOREIGN.value
     else:
         word = OFF if allowed == "off" else UNTRUSTED
-    downstream.plane.proved(service.spec.name, "override", word)
+    downstream.plane.tally.proved(service.spec.name, "override", word)
     if word == Verdict.VALID.value and not head.override:
         head.override = ring
 
@@ -231,7 +231,7 @@ def _propagated(downstream: Downstream, service: Service, head: RequestHead, car
     is_outbound = downstream.door.is_outbound
     if plane.listener.mode == "edge" and not is_outbound:
         if ours or b"x-ring" not in head.headers:  # a rule may ask for it: then it is no more than a header
-            plane.proved(service.spec.name, "baggage", UNTRUSTED)
+            plane.tally.proved(service.spec.name, "baggage", UNTRUSTED)
         return
     ring = ""
     if is_outbound or head.is_trusted:
@@ -244,7 +244,7 @@ def _propagated(downstream: Downstream, service: Service, head: RequestHead, car
     else:
         claim = Claim.UNTRUSTED
     if claim is not Claim.UNTRUSTED or ours or b"x-ring" not in head.headers:
-        plane.proved(service.spec.name, "baggage", claim.value)
+        plane.tally.proved(service.spec.name, "baggage", claim.value)
     if ring:
         head.propagated = ring
         if ring not in service.propagated and not head.override:

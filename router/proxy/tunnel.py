@@ -68,8 +68,8 @@ class Tunnel:
         self._up, self._down = Frames(), Frames()
         self.opened_at = monotonic()
         downstream, lane = exchange.downstream, exchange.lane
-        downstream.plane.tunnels += 1
-        lane.meter.answered(self.opened_at - exchange.sent_at)
+        lane.meter.opened()
+        exchange.waited = self.opened_at - exchange.sent_at
         downstream.keep_alive = False
         exchange.sent += len(piece)
         self._down.feed(piece)

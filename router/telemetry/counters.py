@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from router.telemetry.meters import RingMeter
 
+_Key = TypeVar("_Key")
 Histogram = dict[int, int]
 """Bucket → count; the buckets are those of ``meters.histogram_index``."""
 RingKey = tuple[str, str, str]
@@ -30,7 +31,7 @@ PROOFS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(slots=True)
 class RingCounters:
-    """One service × ring × version. Durations are histograms, and their sums in seconds."""
+    """One service × ring × version. Durations are histograms, and their sums in microseconds."""
 
     codes: dict[int, int] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -38,13 +39,22 @@ class RingCounters:
     request_bytes: int = 0
     response_bytes: int = 0
     client_aborts: int = 0
-    retries: int = 0
+    upgrades: int = 0
+    """WebSockets that were opened."""
+    tunnels: int = 0
+    """Those that are open; a gauge."""
     duration_success: Histogram = field(default_factory=dict)
     duration_error: Histogram = field(default_factory=dict)
-    upstream: Histogram = field(default_factory=dict)
-    duration_success_sum: float = 0.0
-    duration_error_sum: float = 0.0
-    upstream_sum: float = 0.0
+    upstream_success: Histogram = field(default_factory=dict)
+    upstream_error: Histogram = field(default_factory=dict)
+    duration_success_micros: int = 0
+    duration_error_micros: int = 0
+    upstream_success_micros: int = 0
+    upstream_error_micros: int = 0
+
+
+HISTOGRAMS: Final = ("duration_success", "duration_error", "upstream_success", "upstream_error")
+"""Of a ring; the sum of each has its name and ``_micros``."""
 
 
 @dataclass(slots=True)
@@ -100,9 +110,13 @@ class WorkerCounters:
     """Requests that failed in the router's hands when they had a ring, by the failure's word."""
     proofs: dict[ProofKey, int] = field(default_factory=dict)
     """What requests claimed with a proof, and what that was worth."""
-    tunnels: int = 0
     access_log_dropped: int = 0
-    loop_lag_seconds: float = 0.0
+    overhead: Histogram = field(default_factory=dict)
+    """What the router itself took, of one request in sixteen."""
+    overhead_micros: int = 0
+    loop_lag: Histogram = field(default_factory=dict)
+    """How late timers were."""
+    loop_lag_micros: int = 0
     resident_bytes: int = 0
 
     def ring(self, key: RingKey) -> RingCounters:
@@ -125,11 +139,11 @@ def read_meters(meters: dict[RingKey, RingMeter], *, whole: bool) -> dict[RingKe
     moved = [key for key, meter in meters.items() if meter.has_moved or whole]
     for key in moved if whole else moved[:REPORTED_RINGS]:
         meter = meters[key] = meters.pop(key)
-        success, error, upstream = meter.read(whole=whole)
+        histograms = meter.read(whole=whole)
         found[key] = RingCounters(
             meter.codes, dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
-            meter.client_aborts, meter.retries, success, error, upstream, meter.success_seconds, meter.error_seconds,
-            meter.upstream_seconds,
+            meter.client_aborts, meter.upgrades, meter.tunnels, *histograms, meter.success_micros, meter.error_micros,
+            meter.upstream_success_micros, meter.upstream_error_micros,
         )  # fmt: skip
     return found
 
@@ -139,7 +153,7 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     for key, ring in report.rings.items():
         before = known.rings.get(key)
         if before is not None:
-            for name in ("duration_success", "duration_error", "upstream"):
+            for name in HISTOGRAMS:
                 histogram = getattr(before, name)
                 histogram.update(getattr(ring, name))
                 setattr(ring, name, histogram)
@@ -148,53 +162,54 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     return report
 
 
-def _add(into: dict[str, int], other: dict[str, int]) -> None:
+def add(into: dict[_Key, int], other: Mapping[_Key, int]) -> None:
+    """Counts by key, onto others."""
+    if not into:
+        into.update(other)
+        return
     for name, count in other.items():
         into[name] = into.get(name, 0) + count
-
-
-def _merged(one: Histogram, other: Histogram) -> Histogram:
-    return {index: one.get(index, 0) + other.get(index, 0) for index in one.keys() | other.keys()}
 
 
 def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     """Add one worker's counters to a total. A dead worker is folded without its gauges: it holds nothing any more."""
     for key, theirs in other.rings.items():
         mine = into.ring(key)
-        for code, count in theirs.codes.items():
-            mine.codes[code] = mine.codes.get(code, 0) + count
-        _add(mine.reasons, theirs.reasons)
+        add(mine.codes, theirs.codes)
+        add(mine.reasons, theirs.reasons)
         mine.request_bytes += theirs.request_bytes
         mine.response_bytes += theirs.response_bytes
         mine.client_aborts += theirs.client_aborts
-        mine.retries += theirs.retries
-        mine.duration_success = _merged(mine.duration_success, theirs.duration_success)
-        mine.duration_error = _merged(mine.duration_error, theirs.duration_error)
-        mine.upstream = _merged(mine.upstream, theirs.upstream)
-        mine.duration_success_sum += theirs.duration_success_sum
-        mine.duration_error_sum += theirs.duration_error_sum
-        mine.upstream_sum += theirs.upstream_sum
+        mine.upgrades += theirs.upgrades
+        for name in HISTOGRAMS:
+            add(getattr(mine, name), getattr(theirs, name))
+        mine.duration_success_micros += theirs.duration_success_micros
+        mine.duration_error_micros += theirs.duration_error_micros
+        mine.upstream_success_micros += theirs.upstream_success_micros
+        mine.upstream_error_micros += theirs.upstream_error_micros
         if gauges:
             mine.in_flight += theirs.in_flight
+            mine.tunnels += theirs.tunnels
     for endpoint_key, their_endpoint in other.endpoints.items():
         endpoint = into.endpoint(endpoint_key)
-        _add(endpoint.failures, their_endpoint.failures)
-        _add(endpoint.ejections, their_endpoint.ejections)
+        add(endpoint.failures, their_endpoint.failures)
+        add(endpoint.ejections, their_endpoint.ejections)
         if gauges:
             endpoint.active += their_endpoint.active
             endpoint.idle += their_endpoint.idle
-            _add(endpoint.states, their_endpoint.states)
+            add(endpoint.states, their_endpoint.states)
     fold_versions(into.versions, other.versions, gauges=gauges)
-    _add(into.router_answers, other.router_answers)
-    _add(into.failures, other.failures)
-    for proof, count in other.proofs.items():
-        into.proofs[proof] = into.proofs.get(proof, 0) + count
+    add(into.router_answers, other.router_answers)
+    add(into.failures, other.failures)
+    add(into.proofs, other.proofs)
     into.access_log_dropped += other.access_log_dropped
+    add(into.overhead, other.overhead)
+    into.overhead_micros += other.overhead_micros
+    add(into.loop_lag, other.loop_lag)
+    into.loop_lag_micros += other.loop_lag_micros
     if gauges:
         into.connections += other.connections
-        into.tunnels += other.tunnels
         into.resident_bytes += other.resident_bytes
-        into.loop_lag_seconds = max(into.loop_lag_seconds, other.loop_lag_seconds)
 
 
 def fold_versions(
@@ -205,7 +220,7 @@ def fold_versions(
         version = into.setdefault(key, VersionCounters())
         version.trips += theirs.trips
         for name in ("retries", "shed", "mirrored"):
-            _add(getattr(version, name), getattr(theirs, name))
+            add(getattr(version, name), getattr(theirs, name))
         if gauges:
             version.waiting += theirs.waiting
             version.sick += theirs.sick

@@ -1,33 +1,24 @@
-"""``/metrics``: the Prometheus text of what is counted. Labels come from the config alone; a user key is never one.
+"""``/metrics``: what is counted, filled into the catalogue. Labels come from the config alone; a user key is never one.
 
-Latency buckets are read from the base-2 histograms: a log bucket that straddles a bound is counted above it, so a
-cumulative count is never too high and misses at most the requests within 4.43 percent below the bound.
+Every series is there at 0 as soon as the snapshot is. Rings, versions and endpoints that the config no longer has are
+not shown: names come and go, and a list of all of them only grows. What they counted is kept, in case they come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client.metrics_core import Metric as ForeignMetric
 
 from router.core.health import is_version_up
-from router.core.snapshot import Reason, default_basis_points
-from router.core.spec import SnapshotSpec
-from router.telemetry.backends import backends
+from router.core.snapshot import default_basis_points, outward
+from router.core.spec import ServiceSpec, SnapshotSpec, VersionSpec
+from router.telemetry import catalogue
+from router.telemetry.backends import Backend, backends
+from router.telemetry.catalogue import Backends, Control, Processes, Rings, Traffic, shown_code
 from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
-from router.telemetry.meters import upper_edge_seconds
-
-DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""OpenTelemetry's advice for http.server.request.duration."""
-POLL_BOUNDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
-"""For what should take less than a millisecond."""
-ENDPOINT: Final = ("service", "version", "endpoint")
+from router.telemetry.page import Kept, Page, labels
 
 
 @dataclass(slots=True)
@@ -41,8 +32,10 @@ class StoreFigures:
     """(service, reason) → refused writes."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """service → config, disk or redis"""
+    revisions: Mapping[str, int] = field(default_factory=dict)
+    """service → rev"""
     poll_durations: Mapping[int, int] = field(default_factory=dict)
-    poll_seconds_sum: float = 0.0
+    poll_micros: int = 0
 
 
 @dataclass(slots=True)
@@ -76,6 +69,20 @@ class IssuerFigures:
 
 
 @dataclass(slots=True)
+class ProcessFigures:
+    """What is shown of the router's processes."""
+
+    connected: int = 0
+    expected: int = 0
+    resident_bytes: Mapping[int, int] = field(default_factory=dict)
+    """Place of a worker → bytes; of two while one replaces the other, both."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """Reason → workers; and ``control``."""
+    parent: tuple[ForeignMetric, ...] = ()
+    """``process_*`` of the parent."""
+
+
+@dataclass(slots=True)
 class Figures:
     """One scrape."""
 
@@ -83,10 +90,11 @@ class Figures:
     spec: SnapshotSpec | None
     store: StoreFigures
     config: ConfigFigures
-    workers_connected: int
-    workers_expected: int
+    processes: ProcessFigures
     last_change_at: float
     build: Mapping[str, str]
+    actual: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(service, ring) → share of the service's requests lately, 0 to 1."""
     checks: Mapping[EndpointKey, EndpointChecks] = field(default_factory=dict)
     """Of the endpoints that have active checks."""
     issuers: Mapping[str, IssuerFigures] = field(default_factory=dict)
@@ -95,281 +103,261 @@ class Figures:
     flips: Mapping[str, int] = field(default_factory=dict)
     """service → users seen in a ring further out than before"""
 
-
-def render(figures: Figures) -> bytes:
-    """The exposition of one scrape."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(figures))
-    return generate_latest(registry)
+    @property
+    def services(self) -> tuple[ServiceSpec, ...]:
+        return self.spec.services if self.spec is not None else ()
 
 
-class _Once(Collector):
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+def render(figures: Figures, *, is_open: bool = False, kept: Kept | None = None) -> bytes:
+    """The exposition of one scrape; as OpenMetrics if it ``is_open``.
 
-    def collect(self) -> Iterator[Metric]:
-        figures = self._figures
-        yield from _traffic(figures)
-        yield from _upstream(figures)
-        yield from _versions(figures)
-        yield from _proofs(figures)
-        yield from _rings(figures)
-        yield from _health(figures)
-        yield from _control(figures)
-
-
-def _counter(name: str, text: str, labels: Iterable[str]) -> CounterMetricFamily:
-    return CounterMetricFamily(f"ringrouter_{name}", text, labels=list(labels))
-
-
-def _gauge(name: str, text: str, labels: Iterable[str] = ()) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"ringrouter_{name}", text, labels=list(labels))
+    ``kept`` is what the scrape before left, and becomes what this one leaves.
+    """
+    page = Page(is_open=is_open, before=kept)
+    _requests(page, figures)
+    _answers(page, figures)
+    _endpoints(page, figures)
+    _versions(page, figures)
+    _rings(page, figures)
+    _store(page, figures)
+    _config(page, figures)
+    _processes(page, figures)
+    if kept is not None:
+        kept.clear()
+        kept.update(page.kept)
+    return page.text()
 
 
-def _known_rings(figures: Figures) -> dict[tuple[str, str, str], RingCounters]:
-    """Every ring × version there is: a series exists before its first request does."""
-    known = {
-        (service.name, ring.name, ring.version): RingCounters()
-        for service in (figures.spec.services if figures.spec else ())
-        for ring in service.rings
-    }
-    return {**known, **figures.counters.rings}
+# -- requests ----------------------------------------------------------------------------------------------------------
 
 
-def _traffic(figures: Figures) -> Iterator[Metric]:
-    ring = ("service", "ring", "version")
-    requests = _counter(
-        "requests", "Finished requests; 499 is a client that left before the response.", (*ring, "code")
-    )
-    duration = HistogramMetricFamily(
-        "ringrouter_request_duration_seconds", "Request head read to response written.", labels=[*ring, "outcome"]
-    )
-    upstream = HistogramMetricFamily(
-        "ringrouter_upstream_duration_seconds", "Request sent to response head.", labels=list(ring)
-    )
-    in_flight = _gauge("requests_in_flight", "Requests being served.", ring)
-    received = _counter("request_bytes", "Request bodies.", ring)
-    sent = _counter("response_bytes", "Response bodies.", ring)
-    aborts = _counter("client_aborts", "Clients that left before the response was complete.", ring)
-    retries = _counter("upstream_retries", "Requests sent again on a fresh connection.", ring)
-    decisions = _counter("route_decisions", "Requests sorted into a ring, by reason.", ("service", "ring", "reason"))
-    reasons: dict[tuple[str, str, str], int] = {}
-    for key, counters in _known_rings(figures).items():
-        for code in {200: 0} | counters.codes:
-            requests.add_metric([*key, str(code)], counters.codes.get(code, 0))
-        for outcome, buckets, total in (
-            ("success", counters.duration_success, counters.duration_success_sum),
-            ("error", counters.duration_error, counters.duration_error_sum),
-        ):
-            duration.add_metric([*key, outcome], buckets=_buckets(buckets), sum_value=total)
-        upstream.add_metric(key, buckets=_buckets(counters.upstream), sum_value=counters.upstream_sum)
-        in_flight.add_metric(key, counters.in_flight)
-        received.add_metric(key, counters.request_bytes)
-        sent.add_metric(key, counters.response_bytes)
-        aborts.add_metric(key, counters.client_aborts)
-        retries.add_metric(key, counters.retries)
-        for reason in Reason:
-            place = (key[0], key[1], reason.value)
-            reasons[place] = reasons.get(place, 0) + counters.reasons.get(reason.value, 0)
-    for place, count in reasons.items():
-        decisions.add_metric(place, count)
-    yield from (requests, duration, upstream, in_flight, received, sent, aborts, retries, decisions)
-    answers = _counter("router_answers", "Requests answered by the router before they had a ring.", ("word",))
-    for word, count in figures.counters.router_answers.items():
-        answers.add_metric([word], count)
-    yield answers
-    failures = _counter(
-        "failures", "Requests that had a ring and were answered, or broken off, by the router.", ("word",)
-    )
-    for word, count in figures.counters.failures.items():
-        failures.add_metric([word], count)
-    yield failures
-
-
-def _buckets(histogram: Mapping[int, int], bounds: tuple[float, ...] = DURATION_BOUNDS) -> list[tuple[str, float]]:
-    filled = sorted(histogram.items())
-    cumulative, rows, at = 0, [], 0
-    for bound in bounds:
-        while at < len(filled) and upper_edge_seconds(filled[at][0]) <= bound:
-            cumulative += filled[at][1]
-            at += 1
-        rows.append((str(bound), float(cumulative)))
-    rows.append(("+Inf", float(cumulative + sum(count for _, count in filled[at:]))))
-    return rows
-
-
-def _upstream(figures: Figures) -> Iterator[Metric]:
-    """Of the endpoints that there are: those that come and go with DNS would be ever more series."""
-    failures = _counter("upstream_failures", "Failures of an endpoint.", (*ENDPOINT, "kind"))
-    connections = _gauge(
-        "endpoint_connections",
-        "Connections to an endpoint. Idle ones are shared: each service and version that names the address shows them.",
-        (*ENDPOINT, "state"),
-    )
-    up = _gauge(
-        "endpoint_up",
-        "1 while checks pass and a worker would send the endpoint requests; a drained one can be up.",
-        ENDPOINT,
-    )
-    ejections = _counter("endpoint_ejections", "Times that a worker left an endpoint alone.", (*ENDPOINT, "reason"))
-    for service in figures.spec.services if figures.spec else ():
-        for one in backends(service, figures.counters.endpoints):
-            key, known = (one.service, one.version, one.endpoint.address), one.counters
-            for kind in ("connect", "tls", "timeout", "reset", "protocol"):
-                failures.add_metric([*key, kind], known.failures.get(kind, 0))
-            connections.add_metric([*key, "active"], known.active)
-            connections.add_metric([*key, "idle"], known.idle)
-            up.add_metric(key, float(one.is_well))
-            for event in ("connect failed", "outlier"):
-                ejections.add_metric([*key, event.replace(" ", "_")], known.ejections.get(event, 0))
-    yield from (failures, connections, up, ejections)
-
-
-def _versions(figures: Figures) -> Iterator[Metric]:
-    version = ("service", "version")
-    avoided = _gauge("version_avoided", "Workers that send the version's users to the next one outward.", version)
-    is_open = _gauge("version_breaker_open", "Of these, those that do because it fails massively.", version)
-    waiting = _gauge("requests_waiting", "Requests that wait for room in the version.", version)
-    trips = _counter("breaker_trips", "Times that a worker's breaker opened.", version)
-    again = _counter("retries", "Requests sent once more; no_budget: those that were not.", (*version, "reason"))
-    shed = _counter("requests_shed", "Requests refused because there was too much to do.", (*version, "limit"))
-    mirrored = _counter("mirrored_requests", "Copies of requests; dropped: those not sent.", (*version, "result"))
-    for service in figures.spec.services if figures.spec else ():
-        for one in service.versions:
-            key = (service.name, one.name)
-            counters = figures.counters.versions.get(key) or VersionCounters()
-            avoided.add_metric(key, counters.sick)
-            is_open.add_metric(key, counters.open)
-            waiting.add_metric(key, counters.waiting)
-            trips.add_metric(key, counters.trips)
-            for reason in ("connect", "stale", "reset", "status", "timeout", "no_budget"):
-                again.add_metric([*key, reason], counters.retries.get(reason, 0))
-            for limit in ("queue_full", "queue_time"):
-                shed.add_metric([*key, limit], counters.shed.get(limit, 0))
-            for result in ("answered", "failed", "dropped"):
-                mirrored.add_metric([*key, result], counters.mirrored.get(result, 0))
-    yield from (avoided, is_open, waiting, trips, again, shed, mirrored)
-
-
-def _proofs(figures: Figures) -> Iterator[Metric]:
-    proofs = _counter(
-        "proofs", "Claims of requests that need a proof, and what that was worth.", ("service", "kind", "result")
-    )
-    for service in figures.spec.services if figures.spec else ():
-        for kind, words in PROOFS.items():
-            for word in words:
-                count = figures.counters.proofs.get((service.name, kind, word), 0)
-                proofs.add_metric([service.name, kind, word], count)
-    yield proofs
-    known = _gauge("issuer_has_keys", "1 while tokens of the issuer can be verified.", ("issuer",))
-    at = _gauge("issuer_keys_fetched_timestamp_seconds", "When its keys were last had from its jwks_url.", ("issuer",))
-    fetches = _counter("issuer_key_fetches", "Fetches of its keys.", ("issuer", "result"))
-    for name, issuer in figures.issuers.items():
-        known.add_metric([name], float(issuer.has_keys))
-        at.add_metric([name], issuer.fetched_at)
-        for result in ("good", "unreachable", "status", "too_long", "not_keys"):
-            fetches.add_metric([name, result], issuer.fetches.get(result, 0))
-    yield from (known, at, fetches)
-
-
-def _rings(figures: Figures) -> Iterator[Metric]:
-    target = _gauge("ring_target_ratio", "Share of the hash space the ring has now, 0 to 1.", ("service", "ring"))
-    info = _gauge(
-        "ring_info", "What the ring runs and where its weight comes from.", ("service", "ring", "version", "source")
-    )
-    killed = _gauge("ring_killed", "1 while a kill keeps everybody out of the ring.", ("service", "ring"))
-    flips = _counter(
-        "ring_flips",
-        "Users whom the hash was seen to sort into a ring further out than in an earlier generation. Widening makes "
-        "none; narrowing a ring and killing one do, for each of the users who leave it and come again.",
-        ("service",),
-    )
-    for service in figures.spec.services if figures.spec else ():
-        flips.add_metric([service.name], figures.flips.get(service.name, 0))
-        source = figures.store.sources.get(service.name, "config")
+def _ways(figures: Figures) -> Iterator[tuple[str, RingCounters]]:
+    """Labels and counters of every ring × version that the snapshot can send to, or that has had requests."""
+    had: dict[tuple[str, str], dict[str, RingCounters]] = {}
+    for (service_name, ring_name, version), counters in figures.counters.rings.items():
+        had.setdefault((service_name, ring_name), {})[version] = counters
+    for service in figures.services:
+        versions = {version.name for version in service.versions}
         for ring in service.rings:
-            is_default = ring is service.rings[-1]
-            points = default_basis_points(service) if is_default else ring.basis_points
-            target.add_metric([service.name, ring.name], points / 10_000)
-            info.add_metric([service.name, ring.name, ring.version, source], 1)
-            killed.add_metric([service.name, ring.name], float(ring.name in service.killed))
-    members = _gauge("members", "Users whom a list has in the ring, by the table of it.", ("service", "ring"))
+            known = dict.fromkeys((ring.version, *outward(service, ring.name)), RingCounters())
+            known |= had.get((service.name, ring.name), {})
+            for version, counters in known.items():
+                if version in versions:
+                    yield labels(service=service.name, ring=ring.name, version=version), counters
+
+
+def _requests(page: Page, figures: Figures) -> None:
+    ways = list(_ways(figures))
+    page.begin(Traffic.REQUESTS)
+    for labelled, one in ways:
+        codes: dict[str, int] = {}
+        for status, count in one.codes.items():
+            code = shown_code(status)
+            codes[code] = codes.get(code, 0) + count
+        page.add_each(labelled, "code", dict.fromkeys((*catalogue.FIRST_CODES, *codes)), codes)
+    page.begin(Traffic.DURATION)
+    for labelled, one in ways:
+        page.histogram(labelled + ',outcome="success"', one.duration_success, one.duration_success_micros)
+        page.histogram(labelled + ',outcome="error"', one.duration_error, one.duration_error_micros)
+    page.begin(Traffic.UPSTREAM)
+    for labelled, one in ways:
+        page.histogram(labelled + ',outcome="success"', one.upstream_success, one.upstream_success_micros)
+        page.histogram(labelled + ',outcome="error"', one.upstream_error, one.upstream_error_micros)
+    page.begin(Traffic.OVERHEAD)
+    page.histogram("", figures.counters.overhead, figures.counters.overhead_micros)
+    for metric, name in (
+        (Traffic.IN_FLIGHT, "in_flight"), (Traffic.RECEIVED, "request_bytes"), (Traffic.SENT, "response_bytes"),
+        (Traffic.ABORTS, "client_aborts"),
+    ):  # fmt: skip
+        page.begin(metric)
+        for labelled, one in ways:
+            page.add(labelled, getattr(one, name))
+    for metric, name in ((Traffic.UPGRADES, "upgrades"), (Traffic.UPGRADED, "tunnels")):
+        page.begin(metric)
+        for labelled, one in ways:
+            page.add(labelled + ',protocol="websocket"', getattr(one, name))
+
+
+def _answers(page: Page, figures: Figures) -> None:
+    counters = figures.counters
+    reasons: dict[tuple[str, str], dict[str, int]] = {}
+    for (service, ring, _), one in counters.rings.items():
+        found = reasons.setdefault((service, ring), {})
+        for reason, count in one.reasons.items():
+            found[reason] = found.get(reason, 0) + count
+    page.begin(Traffic.DECISIONS)
+    for spec in figures.services:
+        for shown in spec.rings:
+            labelled = labels(service=spec.name, ring=shown.name)
+            page.add_each(labelled, "reason", catalogue.REASONS, reasons.get((spec.name, shown.name), {}))
+    page.begin(Traffic.ANSWERS)
+    page.add_each("", "word", catalogue.ANSWERS, counters.router_answers)
+    page.begin(Traffic.FAILURES)
+    page.add_each("", "word", catalogue.WORDS, counters.failures)
+    page.begin(Traffic.PROOFS)
+    for spec in figures.services:
+        for kind, words in PROOFS.items():
+            values = {word: counters.proofs.get((spec.name, kind, word), 0) for word in words}
+            page.add_each(labels(service=spec.name, kind=kind), "result", words, values)
+
+
+# -- versions and endpoints --------------------------------------------------------------------------------------------
+
+
+def _endpoints(page: Page, figures: Figures) -> None:
+    known: list[tuple[str, Backend]] = [
+        (labels(service=one.service, version=one.version, endpoint=one.endpoint.address), one)
+        for service in figures.services
+        for one in backends(service, figures.counters.endpoints)
+    ]
+    page.begin(Backends.FAILURES)
+    for labelled, one in known:
+        page.add_each(labelled, "kind", catalogue.FAILURE_KINDS, one.counters.failures)
+    page.begin(Backends.CONNECTIONS)
+    for labelled, one in known:
+        found = {"active": one.counters.active, "idle": one.counters.idle}
+        page.add_each(labelled, "state", ("active", "idle"), found)
+    page.begin(Backends.UP)
+    for labelled, one in known:
+        page.add(labelled, int(one.is_well))
+    page.begin(Backends.EJECTIONS)
+    for labelled, one in known:
+        said = {event.replace(" ", "_"): count for event, count in one.counters.ejections.items()}
+        page.add_each(labelled, "reason", catalogue.EJECTIONS, said)
+    page.begin(Backends.CHECKS)
+    for (service_name, version, endpoint), checks in figures.checks.items():
+        labelled = labels(service=service_name, version=version, endpoint=endpoint)
+        page.add_each(labelled, "result", ("passed", "failed"), {"passed": checks.passed, "failed": checks.failed})
+
+
+def _versions(page: Page, figures: Figures) -> None:
+    known: list[tuple[str, VersionSpec, VersionCounters]] = [
+        (
+            labels(service=service.name, version=one.name),
+            one,
+            figures.counters.versions.get((service.name, one.name)) or VersionCounters(),
+        )
+        for service in figures.services
+        for one in service.versions
+    ]
+    page.begin(Backends.VERSION_UP)
+    for labelled, version, _ in known:
+        page.add(labelled, int(is_version_up(version)))
+    for metric, name in (
+        (Backends.AVOIDED, "sick"), (Backends.BREAKER_OPEN, "open"), (Backends.WAITING, "waiting"),
+        (Backends.TRIPS, "trips"),
+    ):  # fmt: skip
+        page.begin(metric)
+        for labelled, _, counters in known:
+            page.add(labelled, getattr(counters, name))
+    for metric, label, values, name in (
+        (Backends.RETRIES, "reason", catalogue.RETRIES, "retries"),
+        (Backends.SHED, "limit", catalogue.SHED, "shed"),
+        (Backends.MIRRORED, "result", catalogue.MIRRORED, "mirrored"),
+    ):
+        page.begin(metric)
+        for labelled, _, counters in known:
+            page.add_each(labelled, label, values, getattr(counters, name))
+
+
+# -- the router itself -------------------------------------------------------------------------------------------------
+
+
+def _rings(page: Page, figures: Figures) -> None:
+    known = [
+        (service, ring, labels(service=service.name, ring=ring.name))
+        for service in figures.services
+        for ring in service.rings
+    ]
+    page.begin(Rings.TARGET)
+    for service, ring, labelled in known:
+        points = default_basis_points(service) if ring is service.rings[-1] else ring.basis_points
+        page.add(labelled, points / 10_000)
+    page.begin(Rings.ACTUAL)
+    for service, ring, labelled in known:
+        page.add(labelled, figures.actual.get((service.name, ring.name), 0))
+    page.begin(Rings.INFO)
+    for service, ring, labelled in known:
+        source = figures.store.sources.get(service.name, "config")
+        page.add(f"{labelled},{labels(version=ring.version, source=source)}", 1)
+    page.begin(Rings.KILLED)
+    for service, ring, labelled in known:
+        page.add(labelled, int(ring.name in service.killed))
+    page.begin(Rings.FLIPS)
+    for service in figures.services:
+        page.add(labels(service=service.name), figures.flips.get(service.name, 0))
+    page.begin(Rings.MEMBERS)
     for service_name, counts in figures.members.items():
         for ring_name, count in counts.items():
-            members.add_metric([service_name, ring_name], count)
-    yield from (target, info, killed, flips, members)
+            page.add(labels(service=service_name, ring=ring_name), count)
 
 
-def _health(figures: Figures) -> Iterator[Metric]:
-    up = _gauge(
-        "version_up", "1 while the version has an endpoint that is neither down nor drained.", ("service", "version")
-    )
-    for service in figures.spec.services if figures.spec else ():
-        for version in service.versions:
-            up.add_metric([service.name, version.name], float(is_version_up(version)))
-    checks = _counter("health_checks", "Active checks.", (*ENDPOINT, "result"))
-    for key, one in figures.checks.items():
-        checks.add_metric([*key, "passed"], one.passed)
-        checks.add_metric([*key, "failed"], one.failed)
-    yield from (up, checks)
+def _store(page: Page, figures: Figures) -> None:
+    store = figures.store
+    page.begin(Control.GENERATION)
+    page.add("", figures.spec.generation if figures.spec else 0)
+    page.begin(Control.REVISION)
+    for service in figures.services:
+        page.add(labels(service=service.name), store.revisions.get(service.name, 0))
+    page.begin(Control.CHANGED)
+    page.add("", figures.last_change_at)
+    page.begin(Control.REJECTED)
+    for service in figures.services:
+        found = {reason: count for (name, reason), count in store.rejected.items() if name == service.name}
+        page.add_each(labels(service=service.name), "reason", catalogue.REJECTIONS, found)
+    page.begin(Control.STORE_UP)
+    page.add("", int(store.is_up))
+    page.begin(Control.STALENESS)
+    page.add("", store.staleness_seconds)
+    page.begin(Control.STORE_ERRORS)
+    page.add_each("", "kind", catalogue.STORE_ERRORS, store.errors)
+    page.begin(Control.POLLS)
+    page.histogram("", store.poll_durations, store.poll_micros)
 
 
-def _control(figures: Figures) -> Iterator[Metric]:
-    store, config = figures.store, figures.config
-    yield _value("generation", "The routing state in force.", figures.spec.generation if figures.spec else 0)
-    yield _value(
-        "weights_last_change_timestamp_seconds", "When the routing state last changed.", figures.last_change_at
-    )
-    rejected = _counter("weights_rejected", "Values in Redis that were refused.", ("service", "reason"))
-    for (service, reason), count in store.rejected.items():
-        rejected.add_metric([service, reason], count)
-    yield rejected
-    yield _value("store_up", "1 while Redis answers.", float(store.is_up))
-    yield _value("store_staleness_seconds", "Since Redis was last read.", store.staleness_seconds)
-    errors = _counter("store_errors", "Failures of the connection to Redis.", ("kind",))
-    for kind, count in store.errors.items():
-        errors.add_metric([kind], count)
-    yield errors
-    polls = HistogramMetricFamily(
-        "ringrouter_store_poll_duration_seconds", "One read of everything from Redis.", labels=[]
-    )
-    polls.add_metric([], buckets=_buckets(store.poll_durations, POLL_BOUNDS), sum_value=store.poll_seconds_sum)
-    yield polls
-    reloads = _counter("config_reloads", "Reads of a changed config file.", ("result",))
-    for result in ("success", "failure", "unchanged"):
-        reloads.add_metric([result], config.reloads.get(result, 0))
-    yield reloads
-    yield _value(
-        "config_last_reload_successful",
-        "1 if the config file on disk is the one in force.",
-        float(config.is_last_successful),
-    )
-    yield _value(
-        "config_last_reload_success_timestamp_seconds", "When a config was last accepted.", config.last_success_at
-    )
-    expiry = _gauge("certificate_expiry_timestamp_seconds", "When a listener's certificate expires.", ("certificate",))
+def _config(page: Page, figures: Figures) -> None:
+    config = figures.config
+    page.begin(Control.RELOADS)
+    page.add_each("", "result", catalogue.RELOADS, config.reloads)
+    page.begin(Control.RELOADED)
+    page.add("", int(config.is_last_successful))
+    page.begin(Control.RELOADED_AT)
+    page.add("", config.last_success_at)
+    page.begin(Control.EXPIRY)
     for certificate, at in config.certificates.items():
-        expiry.add_metric([certificate], at)
-    yield expiry
-    workers = _gauge("workers", "Worker processes.", ("state",))
-    workers.add_metric(["connected"], figures.workers_connected)
-    workers.add_metric(["expected"], figures.workers_expected)
-    yield workers
-    yield _value("connections", "Client connections open.", figures.counters.connections)
-    yield _value("upgraded_connections", "Of these, WebSockets.", figures.counters.tunnels)
-    yield _value("worker_resident_memory_bytes", "Resident memory of all workers.", figures.counters.resident_bytes)
-    yield _value(
-        "event_loop_lag_seconds", "Lateness of the slowest worker's last timer.", figures.counters.loop_lag_seconds
+        page.add(labels(certificate=certificate), at)
+    page.begin(Control.ISSUER_KEYS)
+    for name, issuer in figures.issuers.items():
+        page.add(labels(issuer=name), int(issuer.has_keys))
+    page.begin(Control.ISSUER_FETCHED)
+    for name, issuer in figures.issuers.items():
+        page.add(labels(issuer=name), issuer.fetched_at)
+    page.begin(Control.ISSUER_FETCHES)
+    for name, issuer in figures.issuers.items():
+        page.add_each(labels(issuer=name), "result", catalogue.FETCHES, issuer.fetches)
+
+
+def _processes(page: Page, figures: Figures) -> None:
+    counters, processes = figures.counters, figures.processes
+    page.begin(Processes.BUILD)
+    page.add(labels(**figures.build), 1)
+    page.begin(Processes.WORKERS)
+    page.add_each(
+        "", "state", ("connected", "expected"), {"connected": processes.connected, "expected": processes.expected}
     )
-    dropped = _counter("accesslog_dropped", "Access-log lines that could not be written.", ())
-    dropped.add_metric([], figures.counters.access_log_dropped)
-    yield dropped
-    build = _gauge("build_info", "What is running.", tuple(figures.build))
-    build.add_metric(list(figures.build.values()), 1)
-    yield build
-
-
-def _value(name: str, text: str, value: float) -> Metric:
-    gauge = _gauge(name, text)
-    gauge.add_metric([], value)
-    return gauge
+    page.begin(Processes.RESTARTS)
+    page.add_each("", "reason", catalogue.RESTARTS, processes.restarts)
+    page.begin(Processes.CONTROL_RESTARTS)
+    page.add("", processes.restarts.get("control", 0))
+    page.begin(Processes.MEMORY)
+    for slot in range(processes.expected):
+        page.add(labels(worker=str(slot)), processes.resident_bytes.get(slot, 0))
+    page.begin(Processes.LAG)
+    page.histogram("", counters.loop_lag, counters.loop_lag_micros)
+    page.begin(Processes.CONNECTIONS)
+    page.add("", counters.connections)
+    page.begin(Processes.DROPPED)
+    page.add("", counters.access_log_dropped)
+    for foreign in processes.parent:
+        for sample in foreign.samples:
+            page.foreign(sample.name, foreign.type, foreign.documentation, sample.value)

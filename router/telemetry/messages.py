@@ -18,6 +18,8 @@ class Hello(msgspec.Struct, tag="hello"):
 
     slot: int
     pid: int
+    journal: int = -1
+    """The descriptor of its journal (``journal``), as the process itself has it."""
 
 
 class Applied(msgspec.Struct, tag="applied"):
@@ -31,6 +33,9 @@ class Report(msgspec.Struct, tag="report"):
     """Worker → control, once a second: cumulative counters."""
 
     counters: bytes
+    epoch: int = 0
+    at: int = 0
+    """The place in the journal before which this report knows everything; ``at`` above 0: of its own rings alone."""
 
 
 class Leaving(msgspec.Struct, tag="leaving"):

@@ -4,6 +4,9 @@ Latencies go into base-2 exponential histograms of scale 4 (OpenTelemetry's expo
 (2^(j/16), 2^((j+1)/16)] microseconds, so any quantile read from it is off by at most 4.43 percent, and merging is
 adding. They are sparse: a ring's latencies fill some dozens of the 512 buckets, and a thousand services have thousands
 of histograms. A meter remembers which buckets moved, so that a report costs what happened since the last one.
+
+Durations are whole microseconds: sums of floats depend on their order, and one that is added up in another order after
+a worker's death would go down by its last digit, which Prometheus takes for a restart.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ HISTOGRAM_BUCKETS: Final = 512
 """1 µs … 2^32 µs (71 minutes); what is beyond lands in the last bucket."""
 
 
-def histogram_index(seconds: float) -> int:
-    """The bucket of a duration in seconds."""
-    micros = seconds * 1e6
-    if micros <= 1.0:
+def micros_of(seconds: float) -> int:
+    """A duration as it is counted."""
+    return int(seconds * 1e6 + 0.5)
+
+
+def histogram_index(micros: int) -> int:
+    """The bucket of a duration in microseconds."""
+    if micros <= 1:
         return 0
     index = int(log2(micros) * SCALE)
     return index if index < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1
@@ -33,7 +40,8 @@ def upper_edge_seconds(index: int) -> float:
 
 ERROR: Final = HISTOGRAM_BUCKETS
 UPSTREAM: Final = 2 * HISTOGRAM_BUCKETS
-"""Where the other two histograms of a ring begin: all three are one dict, which is one place in memory to go to."""
+"""Where a ring's other histograms begin: durations of errors, those of the backend, and those of errors again at the
+sum of both. All four are one dict, which is one place in memory to go to."""
 
 
 class RingMeter:
@@ -44,8 +52,9 @@ class RingMeter:
     """
 
     __slots__ = (
-        "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_seconds", "has_moved", "in_flight",
-        "reasons", "request_bytes", "response_bytes", "retries", "success_seconds", "upstream_seconds",
+        "_codes", "_counts", "_gone", "_moved", "_ok", "client_aborts", "error_micros", "has_moved", "in_flight",
+        "reasons", "request_bytes", "response_bytes", "success_micros", "tunnels", "upgrades",
+        "upstream_error_micros", "upstream_success_micros",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,11 +63,13 @@ class RingMeter:
         self._ok = 0
         self.request_bytes = 0
         self.response_bytes = 0
-        self.success_seconds = 0.0
-        self.error_seconds = 0.0
-        self.upstream_seconds = 0.0
+        self.success_micros = 0
+        self.error_micros = 0
+        self.upstream_success_micros = 0
+        self.upstream_error_micros = 0
         self.client_aborts = 0
-        self.retries = 0
+        self.upgrades = 0
+        self.tunnels = 0
         self.reasons: dict[str, int] = {}
         self._gone: dict[str, int] = {}
         self._codes: dict[int, int] = {}
@@ -82,14 +93,17 @@ class RingMeter:
         self.has_moved = True
         self.in_flight -= 1
 
-    def answered(self, seconds: float) -> None:
-        """The backend's response head came, so long after the request was sent."""
-        index = UPSTREAM + histogram_index(seconds)
-        self._moved[index] = self._moved.get(index, 0) + 1
-        self.upstream_seconds += seconds
+    def opened(self) -> None:
+        """A request has become a tunnel."""
+        self.has_moved = True
+        self.upgrades += 1
+        self.tunnels += 1
 
-    def finished(self, status: int, seconds: float, received: int, sent: int, is_error: bool) -> None:
-        """A request is over: ``seconds`` from its head to its response, and the bytes of both bodies."""
+    def finished(self, status: int, micros: int, received: int, sent: int, is_error: bool, waited: int = -1) -> None:
+        """A request is over: microseconds from its head to its response, and the bytes of both bodies.
+
+        ``waited``: from the request sent to the backend's response head; below 0 where none came.
+        """
         self.has_moved = True
         self.in_flight -= 1
         if status == 200:
@@ -98,27 +112,36 @@ class RingMeter:
             self._codes[status] = self._codes.get(status, 0) + 1
         self.request_bytes += received
         self.response_bytes += sent
-        index = histogram_index(seconds)
+        index = histogram_index(micros)
         if is_error:
             index += ERROR
-            self.error_seconds += seconds
+            self.error_micros += micros
         else:
-            self.success_seconds += seconds
-        self._moved[index] = self._moved.get(index, 0) + 1
+            self.success_micros += micros
+        moved = self._moved
+        moved[index] = moved.get(index, 0) + 1
+        if waited >= 0:
+            index = UPSTREAM + histogram_index(waited)
+            if is_error:
+                index += ERROR
+                self.upstream_error_micros += waited
+            else:
+                self.upstream_success_micros += waited
+            moved[index] = moved.get(index, 0) + 1
 
     @property
     def codes(self) -> dict[int, int]:
         """Finished requests by status."""
         return {200: self._ok, **self._codes} if self._ok else dict(self._codes)
 
-    def read(self, *, whole: bool) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-        """Three histograms, success, error and upstream: the buckets that moved since the last reading, or all."""
+    def read(self, *, whole: bool) -> tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]]:
+        """Durations of success and error, then those of the backend: the buckets that moved since then, or all."""
         counts, moved = self._counts, self._moved
         for index, count in moved.items():
             moved[index] = counts[index] = counts.get(index, 0) + count
         self._moved = {}
         self.has_moved = False
-        found: tuple[dict[int, int], dict[int, int], dict[int, int]] = ({}, {}, {})
+        found: tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]] = ({}, {}, {}, {})
         for index, count in (counts if whole else moved).items():
             found[index // HISTOGRAM_BUCKETS][index % HISTOGRAM_BUCKETS] = count
         return found

@@ -56,7 +56,7 @@ class Stage:
     def readiness(self) -> tuple[bool, str]:
         return True, "ready"
 
-    def metrics(self) -> bytes:
+    def metrics(self, *, is_open: bool = False) -> bytes:
         return b""
 
     # -- Figures

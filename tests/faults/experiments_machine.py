@@ -66,9 +66,13 @@ async def lag_watched(stage: Stage) -> AsyncIterator[list[float]]:
     seen: list[float] = []
 
     async def look() -> None:
+        before = (0.0, 0.0)
         while True:
             with contextlib.suppress(OSError):
-                seen.append(1000 * await stage.router.count(LAG))
+                now = await stage.router.count(f"{LAG}_sum"), await stage.router.count(f"{LAG}_count")
+                if before[1] and now[1] > before[1]:
+                    seen.append(1000 * (now[0] - before[0]) / (now[1] - before[1]))
+                before = now
             await asyncio.sleep(0.25)
 
     watch = asyncio.get_running_loop().create_task(look(), name="lag")
