@@ -24,7 +24,8 @@ class Lane(Decided):
 
     __slots__ = (
         "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter", "mirror",
-        "number", "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines", "says_timing",
+        "number", "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
+        "says_timing",
     )  # fmt: skip
 
     def __init__(
