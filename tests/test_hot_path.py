@@ -7,8 +7,8 @@ import asyncio
 from loadtests.replay import Replay, calls
 
 CALLS_PER_EXCHANGE = 81
-"""Measured: 80.4, of which 11 are for two lines never seen before, and 3 for the journal (interpreted; native code calls
-less). A change that needs more has to say what it buys, and docs/performance.md is where."""
+"""Measured: 80.4, of which 11 are for two lines never seen before, and 3 for the journal (interpreted; native code
+calls less). A change that needs more has to say what it buys, and docs/performance.md is where."""
 
 
 async def test_a_warm_exchange_stays_as_short_as_it_was_and_makes_no_task() -> None:
