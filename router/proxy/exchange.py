@@ -73,7 +73,6 @@ class Exchange:
         self.client = client
         """Whose request it is; not the peer's address where that is a trusted proxy."""
         self.span: Begun | None = None
-        """If it is sampled."""
         self.websocket_key = b""
         """Of a handshake; empty for everything else."""
         self.tunnel: Tunnel | None = None
