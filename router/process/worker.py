@@ -26,16 +26,15 @@ from router.core.records import NO_LOG, AccessLogSpec
 from router.core.spec import SnapshotSpec
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.listening import Listening
-from router.process.memory import Trimmer, resident_bytes
 from router.process.orphans import clean_up_after
 from router.process.pulse import Pulse, State
+from router.process.reporting import Reporter
 from router.process.wear import Wear
 from router.proxy.headcount import Headcount
 from router.proxy.plane import DataPlane
 from router.proxy.tap import Sampler
 from router.proxy.tracing import Tracer
 from router.telemetry.access_log import FLUSH_SECONDS, AccessLog
-from router.telemetry.counters import REPORTED_RINGS, WorkerCounters
 from router.telemetry.journal import Journal
 from router.telemetry.log_sink import Sink
 from router.telemetry.messages import (
@@ -44,16 +43,12 @@ from router.telemetry.messages import (
     Hello,
     Install,
     Leaving,
-    Report,
     Tap,
-    Tapped,
-    Traced,
     decode_from_control,
     frame,
-    pack_counters,
 )
 
-REPORT_SECONDS: Final = 1.0
+LOOK_AGAIN_SECONDS: Final = 1.0
 RECONNECT_SECONDS: Final = (0.05, 1.0)
 TICK_SECONDS: Final = 0.05
 """Between two beats, and two looks at the siblings' queues: so long a new client waits for a worker that is stuck."""
@@ -62,7 +57,6 @@ PATIENCE_SECONDS: Final = 2.0
 FAREWELL_SECONDS: Final = 1.0
 """For what is told to the last ones to be sent."""
 LAST_REPORT_SECONDS: Final = 1.0
-TAP_BUFFER_BYTES: Final = 256 * 1024
 SNAPSHOT_FILE: Final = "snapshot.msgpack"
 CHANNEL_FILE: Final = "control.sock"
 
@@ -74,7 +68,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.slot: int = options.slot
         headcount = Headcount(self.slot, options.workers, options.headcount)
-        self._journal = Journal(self._journal_is_full, is_shared=True)
+        self._journal = Journal(lambda: self._reporter.report_early(), is_shared=True)
         self.plane = DataPlane(self.loop, self.spawn, options.workers, headcount, self._journal)
         self._listening = [
             Listening(self.plane, number, own, self.spawn, siblings) for number, own, siblings in options.listen
@@ -83,7 +77,6 @@ class Worker:
         self._pulse = Pulse(options.pulse)
         self._orphan_seconds: float = options.orphans
         self._is_orphan = False
-        self._writer: asyncio.StreamWriter | None = None
         self._is_connected = asyncio.Event()
         self._reports: asyncio.Task[None] | None = None
         self._is_open = False
@@ -93,9 +86,8 @@ class Worker:
         self.is_clean = False
         """Whether everything in flight was answered."""
         self._terms = 0
-        self._trimmer = Trimmer()
         self._random = random.Random()
-        self._wear = Wear(self._random)
+        self._reporter = Reporter(self.plane, self._journal, self._pulse, Wear(self._random))
         self._tick_due = time.monotonic()
 
     def spawn(self, work: object, *, name: str) -> asyncio.Task[None]:
@@ -144,8 +136,8 @@ class Worker:
         self._terms += 1
         if self._terms == 1:
             self._pulse.enter(State.DRAINING)
-            if self._writer is not None:
-                self._writer.write(frame(Leaving()))
+            if self._reporter.writer is not None:
+                self._reporter.writer.write(frame(Leaving()))
             self.spawn(self._drain(), name="drain")
         else:
             self._drained.set()
@@ -175,7 +167,7 @@ class Worker:
         await asyncio.sleep(PATIENCE_SECONDS)  # what was on its way is answered first
         while doors:
             self.plane.leave(doors)
-            await asyncio.sleep(REPORT_SECONDS)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _drain(self) -> None:
         taken = [task for listening in self._listening for task in await listening.close()]
@@ -203,14 +195,14 @@ class Worker:
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(LAST_REPORT_SECONDS):
                 await self._is_connected.wait()  # control may be away, and come back in time
-                writer = self._writer
+                writer = self._reporter.writer
                 if writer is None or self._reports is None:
                     return
                 self._reports.cancel()
                 await asyncio.sleep(TICK_SECONDS)  # connections that were broken off end, and are counted
                 if self.plane.tracer is not None:
                     self.plane.tracer.flush()
-                self._send_report(writer, whole=True)
+                self._reporter.report(writer, whole=True)
                 writer.write(frame(Leaving(is_gone=True)))
                 writer.close()
                 await writer.wait_closed()
@@ -228,7 +220,7 @@ class Worker:
         if (None if tracer is None else tracer.spec) != spec.tracing:
             if tracer is not None:
                 tracer.flush()
-            plane.tracer = None if spec.tracing is None else Tracer(self.loop, spec.tracing, self._send_traced)
+            plane.tracer = None if spec.tracing is None else Tracer(self.loop, spec.tracing, self._reporter.traced)
         if not self._is_open:
             # What start-up left behind is never garbage: keep the collector from walking it again and again.
             self._is_open = True
@@ -274,7 +266,7 @@ class Worker:
             sys.stderr.write(f"worker {self.slot}: cannot open {failed}; trying again each second\n")
         self._failed = failed
         if failed:
-            self.loop.call_later(REPORT_SECONDS, self._open_again, spec)
+            self.loop.call_later(LOOK_AGAIN_SECONDS, self._open_again, spec)
 
     def _open_again(self, spec: SnapshotSpec) -> None:
         snapshot = self.plane.snapshot
@@ -311,8 +303,8 @@ class Worker:
         writer.write(frame(Hello(self.slot, os.getpid(), self._journal.descriptor)))
         if self._terms:
             writer.write(frame(Leaving()))
-        reports = self._reports = self.spawn(self._report(writer), name="reports")
-        self._writer = writer
+        reports = self._reports = self.spawn(self._reporter.run(writer), name="reports")
+        self._reporter.writer = writer
         self._is_connected.set()
         try:
             while True:
@@ -325,65 +317,14 @@ class Worker:
                         self._listen(tap)
         finally:
             self.plane.tap = None
-            self._writer = None
+            self._reporter.writer = None
             self._is_connected.clear()
             reports.cancel()
             writer.close()
 
     def _listen(self, tap: Tap) -> None:
         """Somebody wants to see requests, or nobody any more."""
-        self.plane.tap = Sampler(self.loop, tap.wanted, tap.key, self._send_tapped) if tap.wanted else None
-
-    def _send_tapped(self, tapped: Tapped) -> None:
-        writer = self._writer
-        if writer is None:
-            return
-        if writer.transport.get_write_buffer_size() > TAP_BUFFER_BYTES:  # control is slow: counters come first
-            for _, takers in tapped.samples:
-                for number in takers:
-                    tapped.dropped[number] = tapped.dropped.get(number, 0) + 1
-            tapped.samples = []
-        writer.write(frame(tapped))
-
-    def _send_traced(self, traced: Traced) -> None:
-        writer = self._writer
-        if writer is None:
-            return
-        if writer.transport.get_write_buffer_size() > TAP_BUFFER_BYTES:
-            traced = Traced([], traced.dropped + len(traced.spans))
-        writer.write(frame(traced))
-
-    async def _report(self, writer: asyncio.StreamWriter) -> None:
-        whole = True  # a new control knows nothing yet
-        while True:
-            # What is not in the kernel's hands yet would be lost with this process, and the journal of it with a
-            # report more.
-            if whole or not writer.transport.get_write_buffer_size():
-                counters = self._send_report(writer, whole=whole)
-                self._trimmer.look(counters.connections)
-                self._pulse.wish = self._wear.wish(self.plane.listener.recycle, counters)
-            await writer.drain()
-            await asyncio.sleep(REPORT_SECONDS)
-            whole = False
-
-    def _send_report(self, writer: asyncio.StreamWriter, *, whole: bool) -> WorkerCounters:
-        counters = self.plane.collect(whole=whole)
-        counters.resident_bytes = resident_bytes()
-        for seen in self.plane.sightings.take():  # first: who sees a request counted knows whose it was
-            writer.write(frame(seen))
-        is_all = whole or len(counters.rings) < REPORTED_RINGS
-        epoch, at = (self._journal.turn(), 0) if is_all else self._journal.place
-        writer.write(frame(Report(pack_counters(counters), epoch, at)))
-        return counters
-
-    def _journal_is_full(self) -> None:
-        """In the middle of a request: the report comes right after it."""
-        self.loop.call_soon(self._report_early)
-
-    def _report_early(self) -> None:
-        writer = self._writer
-        if writer is not None and not writer.transport.get_write_buffer_size():
-            self._wear.wish(self.plane.listener.recycle, self._send_report(writer, whole=False))
+        self.plane.tap = Sampler(self.loop, tap.wanted, tap.key, self._reporter.tapped) if tap.wanted else None
 
 
 async def _main(options: argparse.Namespace) -> bool:

@@ -233,7 +233,7 @@ def timed_out(exchange: Exchange, *, is_last: bool) -> None:
     downstream = exchange.downstream
     if exchange.tunnel is not None:
         exchange.flags = ends.flags(exchange, ends.IDLE)
-        exchange.end_tunnel()
+        exchange.tunnel.end()
     elif is_last:
         exchange.fail(Failure.DEADLINE)
     elif exchange.is_queued:

@@ -25,9 +25,10 @@ from router.proxy.attempts import (
 from router.proxy.changes import Lasting, is_event_stream
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure
-from router.proxy.forwarding import add_anonymous_cookie
+from router.proxy.forwarding import add_anonymous_cookie, timing_line
 from router.proxy.framing import chunk, last_chunk
 from router.proxy.heads import RequestHead, ResponseHead, has_field, replace_field
+from router.proxy.tally import OVERHEAD_MASK
 from router.proxy.tunnel import Tunnel
 from router.proxy.upstream import Upstream
 
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 CLIENT_GONE: Final = 499
 """nginx's code for a client that left before the response; never sent to anybody."""
 _SHORT_HEAD: Final = 16 * 1024
-_TIMING: Final = b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f"
-"""Milliseconds until it was sent on, and from then on until the head of the response (W3C Server Timing)."""
-OVERHEAD_MASK: Final = 15
-"""What the router itself takes is measured on the first request of a version and on every sixteenth after it."""
 
 
 class Exchange:
@@ -200,7 +197,7 @@ class Exchange:
         if self.is_finished or endpoint is None:
             return
         if self.tunnel is not None:
-            self.end_tunnel()
+            self.tunnel.end()
             return
         if kind == "reset" and self.status == 0 and survives(self, upstream):
             return
@@ -225,18 +222,6 @@ class Exchange:
         self.downstream.enter_tunnel()
         self.downstream.plane.changes.watch(self)
 
-    def end_tunnel(self) -> None:
-        """One side has left: what is on its way may arrive, then the other side leaves too."""
-        if not self.is_finished:
-            self._leave_tunnel()
-            self.downstream.finished(monotonic())
-
-    def _leave_tunnel(self) -> None:
-        upstream, self.upstream = self.upstream, None
-        if upstream is not None:
-            upstream.leave()
-        self._finish(0.0, False)
-
     def respond(self, head: ResponseHead, piece: bytes, trailers: bytes, done: bool) -> None:
         """The response head with the first body bytes: one write."""
         downstream, lane = self.downstream, self.lane
@@ -256,7 +241,7 @@ class Exchange:
         if lane.response_lines:
             lines.append(lane.response_lines)
         if lane.says_timing:
-            lines.append(_TIMING % (1e3 * (self.sent_at - self.started), 1e3 * (now - self.sent_at)))
+            lines.append(timing_line(self.sent_at - self.started, now - self.sent_at))
         if not head.has_date:
             lines.append(downstream.plane.date_line())  # RFC 9110 §6.6.1
         if downstream.door.hsts and not has_field(lines, b"strict-transport-security"):
@@ -285,7 +270,7 @@ class Exchange:
                 piece += last_chunk(trailers)
         lines += (b"", piece)
         if done:
-            self._finish(now, False)  # before the client can know of it: what was answered is counted, whatever comes
+            self.settle(now, False)  # before the client can know of it: what was answered is counted, whatever comes
         downstream.transport.write(b"\r\n".join(lines))
         if self.overhead >= 0.0:
             downstream.plane.tally.worked(self.overhead + monotonic() - now)
@@ -306,14 +291,14 @@ class Exchange:
         if self.tunnel is not None:
             self.tunnel.down(piece)
             if done:
-                self.end_tunnel()
+                self.tunnel.end()
             return
         transport = self.downstream.transport
         self.sent += len(piece)
         now = 0.0
         if done:
             now = monotonic()
-            self._finish(now, False)
+            self.settle(now, False)
         if self._is_chunked:
             framed = chunk(piece) if piece else b""
             transport.write(framed + last_chunk(trailers) if done else framed)
@@ -344,13 +329,13 @@ class Exchange:
         downstream.plane.tally.failed(failure.value.word)
         now = monotonic()
         if self.status:
-            self._finish(now, True)
+            self.settle(now, True)
             downstream.break_off()
             return
         self.status = failure.value.status
         if failure.value.closes or not self.is_request_complete or downstream.plane.is_draining:
             downstream.keep_alive = False
-        self._finish(now, False)
+        self.settle(now, False)
         downstream.transport.write(instead_of_backend(self, failure))
         downstream.finished(now)
 
@@ -362,7 +347,7 @@ class Exchange:
         elif not self.is_finished:
             self._drop_upstream()
             now = monotonic()
-            self._finish(now, False)
+            self.settle(now, False)
             if self._is_chunked:
                 self.downstream.transport.write(last_chunk(b""))
             self.downstream.finished(now)
@@ -375,21 +360,21 @@ class Exchange:
         if self.tunnel is not None:
             if is_killed:
                 self.flags = ends.flags(self, ends.KILLED)
-            self._leave_tunnel()
+            self.tunnel.leave()
             return
         self.flags = ends.flags(self, ends.KILLED if is_killed else ends.CLIENT)
         self._drop_upstream()
         self.lane.meter.client_aborts += 1
         if not self.status:
             self.status = CLIENT_GONE
-        self._finish(monotonic(), True, is_aborted=True)
+        self.settle(monotonic(), True, is_aborted=True)
 
     def _drop_upstream(self) -> None:
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.close()
 
-    def _finish(self, now: float, is_error: bool, is_aborted: bool = False) -> None:
+    def settle(self, now: float, is_error: bool, is_aborted: bool = False) -> None:
         """Settle the accounts. Of a tunnel's time, only that until it was opened is latency."""
         self.is_finished = True
         plane = self.downstream.plane

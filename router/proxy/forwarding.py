@@ -154,3 +154,8 @@ def add_anonymous_cookie(lines: list[bytes], cookie: bytes) -> None:
     elif not directives & {b"private", b"no-store"} or b"public" in directives or b"s-maxage" in control:
         return
     lines.append(cookie)
+
+
+def timing_line(own: float, waited: float) -> bytes:
+    """Server-Timing (W3C): seconds until a request was sent on, and from then on until the head of its response."""
+    return b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f" % (1e3 * own, 1e3 * waited)

@@ -103,4 +103,19 @@ class Tunnel:
             key = os.urandom(4)  # RFC 6455 §5.3
             said = bytes(byte ^ mask for byte, mask in zip(SERVICE_RESTART, key, strict=False))
             exchange.upstream.transport.write(bytes((_CLOSE, _MASKED | len(said))) + key + said)
-        exchange.end_tunnel()
+        self.end()
+
+    def end(self) -> None:
+        """One side has left: what is on its way may arrive, then the other side leaves too."""
+        exchange = self._exchange
+        if not exchange.is_finished:
+            self.leave()
+            exchange.downstream.finished(monotonic())
+
+    def leave(self) -> None:
+        """The client has left, or nobody sends any more: the backend is told."""
+        exchange = self._exchange
+        upstream, exchange.upstream = exchange.upstream, None
+        if upstream is not None:
+            upstream.leave()
+        exchange.settle(0.0, False)
