@@ -18,7 +18,7 @@ SPREAD := -n 3 --dist loadfile
 SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping soak
 
 # `docs` is a directory too.
-.PHONY: docs fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
+.PHONY: docs screenshots fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -86,6 +86,9 @@ bench-all: bench-build ## every load test one after the other, more than half an
 	@export PYTHONPATH=$(COMPILED); trap 'exit 130' INT; failed=; for name in $(SCENARIOS); do \
 	    echo; echo "== $$name"; $(BIN)/python -m loadtests.$$name || failed="$$failed $$name"; done; \
 	    $(BIN)/python -m loadtests.plots; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+screenshots: $(VENV)/ready ## renew docs/screenshots (needs chromium and the extra bench)
+	$(BIN)/python -m tests.browser.pictures
 
 lock: ## renew the pinned, hashed requirements (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 --extra demo --extra jwt --extra otel --extra re2 pyproject.toml -o requirements.txt

@@ -99,6 +99,7 @@ def _child(house: contextlib.ExitStack, module: list[str]) -> None:
 
 TRY: Final = """
 The router is on http://127.0.0.1:{port}, its admin side on http://127.0.0.1:{admin}.
+The dashboard is on http://127.0.0.1:{admin}/ui/ to look at; with the link above, weights can be changed there.
 
 Three things to try in another terminal:
 
