@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.telemetry.counters import (
@@ -107,6 +107,7 @@ def assert_all_is_known(worker: Worker) -> None:
     assert heard.router_answers == worker.answers
 
 
+@settings(deadline=None)  # each has files of its own
 @given(st.lists(st.one_of(REQUEST, st.sampled_from(["report", "new snapshot", "bad request", "read twice"]))))
 def test_what_was_counted_is_known_whatever_was_told_before_the_kill(events: list[object]) -> None:
     with working() as worker:
