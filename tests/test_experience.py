@@ -55,7 +55,7 @@ class World:
         """Seconds go by, in each of them so many requests, and so many errors, per ring and version."""
         for _ in range(seconds):
             for (ring, version), (ok, errors) in rates.items():
-                piece = Piece({200: ok, 503: errors}, {"hash": ok + errors}, {histogram_index(0.01): ok + errors})
+                piece = Piece({200: ok, 503: errors}, {"hash": ok + errors}, {histogram_index(10_000): ok + errors})
                 self.came["shop", ring, version] = piece
             self.now += 1
             self.seen.second()

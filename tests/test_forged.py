@@ -55,12 +55,12 @@ services:
 """
 
 
-def a_pass(key: KeySpec = KEY, service: str = "shop", user: str = "", seconds: float = 600) -> str:
+def a_pass(key: KeySpec = KEY, service: str = "shop", user: str = "", seconds: float = 3600) -> str:
     return sign_pass([key], service, "canary", user, time.time() + seconds)
 
 
 def claims(**also: object) -> dict[str, object]:
-    return {"sub": "staff", "team": "shop", "iss": "corp", "aud": "shop", "exp": int(time.time()) + 600, **also}
+    return {"sub": "staff", "team": "shop", "iss": "corp", "aud": "shop", "exp": int(time.time()) + 3600, **also}
 
 
 def a_token(said: dict[str, object], key: object = tokens.RSA, algorithm: str = "RS256") -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from router.telemetry.buckets import Piece, merged, pack, unpack
 from router.telemetry.history import MINUTES, SECONDS, History
-from router.telemetry.meters import histogram_index
+from router.telemetry.meters import histogram_index, micros_of
 from router.telemetry.quantiles import quantile_seconds
 
 KEY = ("shop", "canary", "v2")
@@ -16,7 +16,7 @@ START = 1_764_000_000
 
 def piece(ok: int, errors: int, seconds: float = 0.01) -> Piece:
     codes = {code: count for code, count in ((200, ok), (503, errors)) if count}
-    return Piece(codes, {"hash": ok + errors}, {histogram_index(seconds): ok + errors} if codes else {})
+    return Piece(codes, {"hash": ok + errors}, {histogram_index(micros_of(seconds)): ok + errors} if codes else {})
 
 
 @given(

@@ -20,7 +20,7 @@ from router.rollout.statistics.latency import (
 )
 from router.rollout.statistics.levels import harm_level, proof_level
 from router.rollout.statistics.two_ring import Margin, Side, Tick, TwoRing
-from router.telemetry.meters import HISTOGRAM_BUCKETS, histogram_index
+from router.telemetry.meters import HISTOGRAM_BUCKETS, histogram_index, micros_of
 from router.telemetry.quantiles import quantile_bucket
 
 HISTOGRAMS = st.dictionaries(st.integers(0, HISTOGRAM_BUCKETS - 1), st.integers(1, 3000), max_size=30)
@@ -29,7 +29,8 @@ HISTOGRAMS = st.dictionaries(st.integers(0, HISTOGRAM_BUCKETS - 1), st.integers(
 def histogram(durations: list[float]) -> dict[int, int]:
     found: dict[int, int] = {}
     for seconds in durations:
-        found[histogram_index(seconds)] = found.get(histogram_index(seconds), 0) + 1
+        bucket = histogram_index(micros_of(seconds))
+        found[bucket] = found.get(bucket, 0) + 1
     return found
 
 

@@ -179,7 +179,7 @@ class Stage:
         log = self.directory / "router.log"
         with self._open(self.access_log) as out, log.open("ab") as error:
             process = popen(command, out, error, core=self.router_core, environment=self.setup.environment)
-        self.router = RouterProcess(process, self.config, self.port, self.admin, log, self.access_log)
+        self.router = RouterProcess(process, self.config, self.port, self.admin, log, access_log=self.access_log)
         self._house.push_async_callback(self.router.stop)
         await until(self._is_ready, within=START_SECONDS)
         return self.router
