@@ -15,7 +15,8 @@ from tests.redis_fixture import redis_client, redis_server, state_dir
 __all__ = ["redis_client", "redis_server", "state_dir"]
 
 
-# `make test` says the same of the same code, however busy the machine; `make test-slow` hunts, with other examples each time.
+# `make test` says the same of the same code, however busy the machine is; `make test-slow` hunts, with other examples
+# each time.
 settings.register_profile("steady", derandomize=True, deadline=None)
 if "RING_ROUTER_EXAMPLES" not in os.environ:
     settings.load_profile("steady")
