@@ -15,6 +15,7 @@ from router.admin.openapi import ENDPOINTS, PREFIX, document
 from router.admin.trouble import CODES
 from router.admin.view import View
 from router.admin.writes import LEVERS
+from router.telemetry.catalogue import ADMIN_PATHS
 from tests.admin import OPERATOR, administered
 from tests.redis_fixture import Server
 
@@ -112,3 +113,9 @@ async def test_what_the_document_allows_is_taken_and_what_it_forbids_is_refused(
                 if takes or mode is schemathesis.GenerationMode.POSITIVE:
                     await asyncio.to_thread(ask, operation, mode)
         assert asked > 100
+
+
+def test_every_path_of_the_admin_side_is_one_that_metrics_know() -> None:
+    app = create_app(cast("View", object()))
+    routed = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
+    assert routed == set(ADMIN_PATHS) - {"none"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import ProcessCollector
 
 from router import __version__
+from router.admin.app import ADMIN
 from router.control.hub import Hub
 from router.control.jwks import Issuers
 from router.control.store import Store
@@ -46,6 +47,8 @@ def figures(control: Control) -> Figures:
         issuers=issuer_figures(control.issuers, past),
         members={name: control.members.counts(name) for name in services},
         flips=past.flips,
+        admin=past.admin,
+        streams=len(control.admin[ADMIN].feed),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from router.admin.app import ADMIN
 from router.telemetry.counters import EndpointKey, Histogram, add
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Past(msgspec.Struct):
     fetches: dict[tuple[str, str], int] = {}
     """(issuer, result) → how often."""
     flips: dict[str, int] = {}
+    admin: dict[tuple[str, int], int] = {}
+    """(path, status) → requests to the admin side."""
 
 
 class Memory:
@@ -48,7 +51,7 @@ class Memory:
     def whole(self, control: Control) -> Past:
         """All of them together, as of now; and it is written down."""
         now, before = _own(control), self._before
-        for name in ("reloads", "errors", "rejected", "polls", "passed", "failed", "fetches", "flips"):
+        for name in ("reloads", "errors", "rejected", "polls", "passed", "failed", "fetches", "flips", "admin"):
             add(getattr(now, name), getattr(before, name))
         now.poll_micros += before.poll_micros
         packed = msgspec.msgpack.encode(now)
@@ -77,4 +80,5 @@ def _own(control: Control) -> Past:
             for result, count in one.results.items()
         },
         flips=dict(control.people.flips),
+        admin=dict(control.admin[ADMIN].requests),
     )

@@ -59,6 +59,16 @@ WORDS: Final[Values] = (
     "too_many_connections", "no_descriptors", "connect_timeout", "upstream_timeout", "deadline", "version_refused",
 )  # fmt: skip
 """Of the table of failures."""
+ADMIN_PATHS: Final[Values] = (
+    "/", "/live", "/ready", "/metrics", "/ui", "/ui/login", "/ui/{name}",
+    *(f"/api/v1/{name}" for name in (
+        "audit", "backends", "config", "drain", "events", "explain", "fleet", "freeze", "kill", "login", "logout",
+        "members", "openapi.json", "reload", "rings", "series", "session", "state", "tap", "undo", "versions",
+        "weights",
+    )),
+    "none",
+)  # fmt: skip
+"""Of the admin side, as they are routed; ``none``: there is no such path."""
 ANSWERS: Final[Values] = (*WORDS, "redirect", "last_hop", "pass_link", "client_gone", "bad_proxy_header")
 """And of what the router answers by itself."""
 
@@ -227,6 +237,10 @@ class Control:
     RELOADS = _counter("config_reloads", "Reads of a changed config file.", {"result": RELOADS})
     RELOADED = _gauge("config_last_reload_successful", "1 if the config file on disk is the one in force.")
     RELOADED_AT = _gauge("config_last_reload_success_timestamp_seconds", "When a config was last accepted, Unix time.")
+    ADMIN = _counter(
+        "admin_requests", "Requests to the admin side; streams when they end.", {"path": ADMIN_PATHS, "code": CODES}
+    )
+    STREAMS = _gauge("sse_clients", "Open streams of events: tabs of the dashboard.")
     EXPIRY = _gauge(
         "certificate_expiry_timestamp_seconds", "When a listener's certificate expires, Unix time.",
         {"certificate": CONFIG},

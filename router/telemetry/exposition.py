@@ -102,6 +102,9 @@ class Figures:
     """service → ring → members in its table"""
     flips: Mapping[str, int] = field(default_factory=dict)
     """service → users seen in a ring further out than before"""
+    admin: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """(path of the admin side, status) → requests"""
+    streams: int = 0
 
     @property
     def services(self) -> tuple[ServiceSpec, ...]:
@@ -319,6 +322,12 @@ def _config(page: Page, figures: Figures) -> None:
     config = figures.config
     page.begin(Control.RELOADS)
     page.add_each("", "result", catalogue.RELOADS, config.reloads)
+    page.begin(Control.ADMIN)
+    asked = {(path, 404 if path == "none" else 200): 0 for path in catalogue.ADMIN_PATHS} | dict(figures.admin)
+    for (path, code), count in asked.items():
+        page.add(labels(path=path, code=shown_code(code)), count)
+    page.begin(Control.STREAMS)
+    page.add("", figures.streams)
     page.begin(Control.RELOADED)
     page.add("", int(config.is_last_successful))
     page.begin(Control.RELOADED_AT)
