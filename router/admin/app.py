@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from http.cookies import CookieError
 from pathlib import Path
 from typing import Final
@@ -124,7 +125,7 @@ def create_app(view: View, assets: Path = static.DIRECTORY) -> web.Application:
         ("POST", "/logout", _logout), ("GET", "/state", reads.state), ("GET", "/rings", reads.rings),
         ("GET", "/series", reads.series), ("GET", "/backends", reads.backends), ("GET", "/config", reads.config),
         ("GET", "/audit", reads.audit), ("GET", "/fleet", reads.fleet), ("GET", "/explain", reads.explain),
-        ("POST", "/explain", reads.explain), ("GET", "/events", _events), ("GET", "/tap", reads.tap),
+        ("POST", "/explain", reads.explain), ("GET", "/events", _events), ("GET", "/tap", _tap),
         *(("POST", path, lever(path)) for path in LEVERS),
     ]  # fmt: skip
     for method, path, handler in api:
@@ -279,16 +280,21 @@ async def _asset(request: web.Request) -> web.Response:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
+    return await events.serve(request, request.app[ADMIN].feed, partial(_may_listen, request))
+
+
+async def _tap(request: web.Request) -> web.StreamResponse:
+    return await reads.tap(request, partial(_may_listen, request))
+
+
+def _may_listen(request: web.Request) -> bool:
+    """Whether who opened a stream may still see what is in it."""
     admin = request.app[ADMIN]
-
-    def may_listen() -> bool:
-        try:
-            auth.demand("viewer", admin.caller_of(request), admin.view.settings())
-        except Trouble:
-            return False
-        return True
-
-    return await events.serve(request, admin.feed, may_listen)
+    try:
+        auth.demand("viewer", admin.caller_of(request), admin.view.settings())
+    except Trouble:
+        return False
+    return True
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------

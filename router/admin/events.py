@@ -143,9 +143,13 @@ class Feed:
         """The audit has a pace of its own: a tick does not wait for Redis."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            if self._streams:
+            if not self._streams:
+                continue
+            try:
                 for entry in await self._view.newest():
                     self._publish(event("audit", entry))
+            except Exception as error:  # noqa: BLE001 - a dead transport must not end the audit's events for ever
+                self._log.error(f"the audit could not be read: {error!r}", exc_info=error)
 
     def _tick(self, *, is_ping: bool) -> None:
         for stream in tuple(self._streams):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -134,7 +135,8 @@ async def explain(request: web.Request) -> web.Response:
     return give(request.app[VIEW].explain(asked))
 
 
-async def tap(request: web.Request) -> web.StreamResponse:
+async def tap(request: web.Request, may_listen: Callable[[], bool]) -> web.StreamResponse:
+    """Live requests, as long as who listens may."""
     query = intake.query_of(request, frozenset({"service", "ring", "rate"}))
     service, ring = _service(query), _name(query, "ring")
     rate = intake.number_of(query, "rate", TAP_RATE, 1, MOST_TAP_RATE)
@@ -144,6 +146,8 @@ async def tap(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         await response.write(b": listening\n\n")
         async for requests, dropped in listener.batches():
+            if not may_listen():
+                break
             lines = [b"data: %b\n\n" % events.encode(one) for one in requests]
             if dropped:
                 lines.append(events.event("dropped", Dropped(dropped)))

@@ -45,7 +45,8 @@ def shown(spec: SnapshotSpec) -> SnapshotSpec:
     """The snapshot as others may see it: without secrets. Whether there are keys, and which ids they have, stays."""
     keys = tuple(KeySpec(key.id, "(not shown)") for key in spec.trust.keys)
     issuers = tuple(replace(issuer, secret="") for issuer in spec.trust.issuers)
-    return replace(spec, trust=TrustSpec(keys, issuers))
+    access_log = replace(spec.access_log, identity_key=b"")  # the pseudonyms of the log could be turned back with it
+    return replace(spec, trust=TrustSpec(keys, issuers), access_log=access_log)
 
 
 class Board:

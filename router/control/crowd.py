@@ -59,7 +59,7 @@ class Crowd:
     def arrived(self, service: str) -> list[int]:
         """Ring's place → users whom the hash put there since weights are as they are, each counted once.
 
-        When somebody falls out of the table the count stands still: they would be counted again.
+        When one of them falls out of the table the count stands still: they would be counted again.
         """
         return self._arrived.get(service, [])
 
@@ -97,6 +97,7 @@ class Crowd:
             seats[user] = (generation_now, place_now, mark, counted)
             seats.move_to_end(user)
         while len(seats) > self._most:
-            seats.popitem(last=False)
-            self._is_counting = dict.fromkeys(self._is_counting, False)
+            (name, _), seat = seats.popitem(last=False)
+            if seat[3] >= self._weights_since.get(name, 0):
+                self._is_counting[name] = False
         return news

@@ -45,6 +45,15 @@ class _Said(NamedTuple):
     meaning: Any
 
 
+class _Status(msgspec.Struct):
+    """What of a status is read; anything else is not of this router."""
+
+    at: float
+    generation: int
+    refused: list[str] = []
+    warnings: list[str] = []
+
+
 class Fleet:
     """What the others said. Without a URL nobody is asked, and there are no others."""
 
@@ -72,11 +81,10 @@ class Fleet:
         self._statuses: dict[str, dict[str, _Said]] = {}
         self.read_at = 0.0
         """When Redis answered last (Unix seconds); 0: never."""
-        self.last_error = ""
         self._turn = 0
         self._stride = 1
         """Turns between two readings."""
-        self._is_refused = False
+        self._said = ""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -118,19 +126,23 @@ class Fleet:
                 try:
                     async with asyncio.timeout(ASK_SECONDS):
                         await self._exchange(client, is_reading=turns % self._stride == 0)
-                    self._is_refused = False
+                    self._said = ""
                 except NoPermissionError as error:
-                    if not self._is_refused:
-                        self._is_refused = True
-                        self._log.warning(
-                            f"Redis does not let this router exchange figures with the others ({error_text(error)}), "
-                            f"so it shows its own: allow it +hset +hgetall +expire on rings:*:stats:*"
-                        )
+                    self._say(
+                        f"Redis does not let this router exchange figures with the others ({error_text(error)}), "
+                        f"so it shows its own: allow it +hset +hgetall +expire on rings:*:stats:*"
+                    )
                 # A dead transport may raise RuntimeError, TypeError or AttributeError as well; the watcher says it.
                 except Exception as error:  # noqa: BLE001
-                    self.last_error = error_text(error)
+                    self._say(f"figures could not be exchanged with the other routers: {error_text(error)}")
         finally:
             await client.aclose()
+
+    def _say(self, sentence: str) -> None:
+        """Each once, until an exchange succeeds again."""
+        if self._said != sentence:
+            self._said = sentence
+            self._log.warning(sentence)
 
     async def _exchange(self, client: Redis, *, is_reading: bool) -> None:
         """Write what is new of this instance, and read what the others wrote."""
@@ -144,13 +156,19 @@ class Fleet:
                 pipe.hgetall(f"{key_of(service, 'stats')}:{bucket}")
             for service in some:
                 pipe.hgetall(key_of(service, "status"))
-            for bucket in (now - 1, now):
-                for service, pieces in self._own(bucket).items():
-                    self._write(pipe, bucket, service, pack(pieces))
+            own = {
+                (bucket, service): pack(pieces)
+                for bucket in (now - 1, now)
+                for service, pieces in self._own(bucket).items()
+            }
+            for (bucket, service), data in own.items():
+                self._write(pipe, bucket, service, data)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, NoPermissionError):
+            if isinstance(answer, Exception) and not str(answer).startswith("WRONGTYPE"):  # that key alone is of no use
                 raise answer
+        for (bucket, service), data in own.items():
+            self._written.setdefault(bucket, {})[service] = data
         if is_reading:
             self.read_at = self._clock()
         for (bucket, service), fields in zip(buckets, answers, strict=False):
@@ -166,13 +184,10 @@ class Fleet:
                 del by_bucket[bucket]
 
     def _write(self, pipe: Any, bucket: int, service: str, data: bytes) -> None:
-        written = self._written.setdefault(bucket, {})
-        if written.get(service) != data:
+        if self._written.get(bucket, {}).get(service) != data:
             key = f"{key_of(service, 'stats')}:{bucket}"
             pipe.hset(key, self._instance, data)
-            if service not in written:
-                pipe.expire(key, KEPT_SECONDS)
-            written[service] = data
+            pipe.expire(key, KEPT_SECONDS)
 
 
 def _decoded(fields: Any, before: Mapping[str, _Said], decode: Callable[[bytes], Any]) -> dict[str, _Said]:
@@ -192,6 +207,5 @@ def _decoded(fields: Any, before: Mapping[str, _Said], decode: Callable[[bytes],
 
 def _status(raw: bytes) -> dict[str, Any]:
     said = json.loads(raw)
-    if not isinstance(said, dict):
-        raise ValueError("a status is an object")
-    return said
+    msgspec.convert(said, _Status)
+    return dict(said)

@@ -272,14 +272,20 @@ class Control:
     async def _watch_config(self) -> None:
         while True:
             await asyncio.sleep(CONFIG_POLL_SECONDS)
-            self._look_at_config(is_asked=False)
-            self._say_troubles()
-            self.memory.whole(self)
-            if self.shares.is_due(time.monotonic()):
-                self.shares.note(time.monotonic(), self.hub.decisions())
-            self.issuers.note_refused_tokens(self.hub.refused_tokens())
-            if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
-                self.members.sweep(self.board.spec)
+            try:
+                self._look_around()
+            except Exception as error:  # noqa: BLE001 - the file is looked at again, whatever was wrong
+                self._log.error(f"a look at config and troubles failed: {error!r}", exc_info=error)
+
+    def _look_around(self) -> None:
+        self._look_at_config(is_asked=False)
+        self._say_troubles()
+        self.memory.whole(self)
+        if self.shares.is_due(time.monotonic()):
+            self.shares.note(time.monotonic(), self.hub.decisions())
+        self.issuers.note_refused_tokens(self.hub.refused_tokens())
+        if self.board.spec is not None and self.hub.applied_everywhere == self.board.spec.generation:
+            self.members.sweep(self.board.spec)
 
     def _say_troubles(self) -> None:
         before, self.troubles = self.troubles, troubles(self.hub.versions())

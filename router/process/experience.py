@@ -88,6 +88,8 @@ class Experience:
             before, shares = known.get(service.name), _shares(service)
             is_same = before is not None and (shares, _versions(service)) == (before.shares, _versions(before.spec))
             changed_at = before.changed_at if before is not None and is_same else now
+            if not is_same:
+                self._epochs.pop(service.name, None)
             self._known[service.name] = _Known(service, shares, changed_at)
         for gone in self._sums.keys() - self._known.keys():
             del self._sums[gone]

@@ -176,9 +176,11 @@ async def _change_members(
     current.expect(rules.name, expected_rev)
     if wanted.ring not in rules.rings:
         raise Refused(f"{rules.name} has no ring {wanted.ring}: {', '.join(rules.rings)}")
+    for user in (*wanted.add, *wanted.remove):  # before anything is written
+        member_lists.checked(user.encode("utf-8", "surrogatepass"))
     said, commands = [], []
     for verb, users, change in (("add", wanted.add, member_lists.add), ("remove", wanted.remove, member_lists.remove)):
-        keys = [member_lists.checked(user.encode("utf-8", "surrogatepass")) for user in users]
+        keys = [user.encode("utf-8", "surrogatepass") for user in users]
         if not keys:
             continue
         count = len(set(keys)) if is_dry_run else await change(client, rules.name, wanted.ring, keys, reason, by=by)

@@ -33,7 +33,7 @@ from router.process.pulse import State
 from router.process.recycle import Recycler
 from router.process.restarts import CONTROL, CRASH, WATCHDOG, Restarts, restarts_page
 from router.process.sockets import ListenError
-from router.proxy.headcount import headcount_page
+from router.proxy.headcount import Headcount, headcount_page
 
 LONGEST_TMPDIR: Final = LONGEST_SOCKET_PATH - len("/ring-router-12345678/control.sock")
 WATCHED: Final = (
@@ -84,6 +84,7 @@ class Parent:
     _orphans: orphans.Orphans = field(default_factory=orphans.Orphans)
     _recycler: Recycler = field(init=False)
     _restarts: Restarts = field(init=False)
+    _headcount: int = field(init=False)
     _runtime: Path = field(init=False)
     _looked_at: float = 0.0
     _awake_since: float = 0.0
@@ -137,7 +138,7 @@ class Parent:
         inherited = (restarts,) if admin is None else (restarts, admin.fileno())
         self.children.append(Child("control", control, inherited))
         self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._restarts, self._log)
-        headcount = headcount_page(self.workers)
+        headcount = self._headcount = headcount_page(self.workers)
         descriptors = (*self._sockets.descriptors(), headcount)
         for slot in range(self.workers):
             listen = self._sockets.of_worker(slot)
@@ -223,6 +224,8 @@ class Parent:
         for child in self.children:
             if child.process is not None and child.process.poll() is not None:
                 self._log.error(child.died(now))
+                if child.has_pulse:  # its clients are gone, whenever its successor begins to count
+                    Headcount(self.children.index(child) - 1, self.workers, self._headcount).note(0)
                 self._restarts.add(CONTROL if not child.has_pulse else WATCHDOG if child.is_stuck else CRASH)
             if child.process is None and child.start_at <= now:
                 child.start()

@@ -1,6 +1,6 @@
 """What a worker tells control: its counters once a second, and requests and spans that somebody wants to see.
 
-Counters come first: while control is slow to read, the others are thrown away and counted.
+While control is slow to read, reports wait, and of the others what is too much is thrown away and counted.
 """
 
 from __future__ import annotations
@@ -62,8 +62,13 @@ class Reporter:
 
     def _report_early(self) -> None:
         writer = self.writer
-        if writer is not None and not writer.transport.get_write_buffer_size():
-            self._wear.wish(self._plane.listener.recycle, self.report(writer, whole=False))
+        if writer is None or writer.transport.get_write_buffer_size():
+            return
+        while True:  # until it knows all, which is when the journal begins anew
+            counters = self.report(writer, whole=False)
+            self._wear.wish(self._plane.listener.recycle, counters)
+            if len(counters.rings) < REPORTED_RINGS:
+                return
 
     def tapped(self, tapped: Tapped) -> None:
         """Requests for those who listen."""

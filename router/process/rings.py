@@ -130,7 +130,8 @@ class Rings:
     ) -> VersionFigures:
         piece = pieces.get((row.ring, row.version), Piece({}, {}, {}))
         outer = row.outer
-        against = pieces.get(outer, Piece({}, {}, {})) if outer is not None else None
+        epoch = self._experience.epoch(service.name)
+        compared = epoch.comparisons.get((row.ring, row.version)) if epoch is not None else None
         key = (service.name, row.ring, row.version)
         return VersionFigures(
             version=row.version, is_target=row is first, requests=piece.requests,
@@ -140,12 +141,13 @@ class Rings:
             success=None if row.success is None else _estimate(row.success, 100),
             p50=_milliseconds(row.p50), p95=_milliseconds(row.p95), p99=_milliseconds(row.p99),
             in_flight=self._control.hub.in_flight(key), compared_with=None if outer is None else "/".join(outer),
-            differences=[] if against is None else _differences(row, piece, against),
+            differences=[] if compared is None else _differences(row, compared.ring_counts, compared.outer_counts),
             verdict=_VERDICTS[row.verdict], spark=self._spark(key, points),
         )  # fmt: skip
 
     def _spark(self, key: tuple[str, str, str], points: int) -> Spark:
-        history, begin = self._experience.history, int(time.time()) - points
+        history = self._experience.history
+        begin = int(time.time()) - 1 - points  # the last whole second may not have been collected yet
         return Spark(
             [value or 0.0 for value in history.points(key, "rps", begin, points, 1)],
             history.points(key, "success", begin, points, 1),
@@ -164,7 +166,7 @@ class Rings:
             raise KeyError(f"ring {ring} in {service}")
         if version is not None and version not in {one.name for one in known.versions}:
             raise KeyError(f"version {version} in {service}")
-        last = int(time.time()) // step
+        last = (int(time.time()) - 1) // step if step == 1 else int(time.time()) // step
         first = max(last - (SECONDS if step == 1 else MINUTES), int(begin) // step)
         points = self._experience.history.points(
             (service, ring, version or ""), metric, first, max(0, last - first), step
@@ -261,8 +263,10 @@ def _split(epoch: Epoch, rings: list[RingCounts]) -> Split:
     return Split("within", p_value, f"{total:,} users came in the shares that were asked for (p = {p_value:.2g})")
 
 
-def _differences(row: Row, piece: Piece, against: Piece) -> list[Difference]:
-    """Errors in percentage points, p95 in milliseconds; what is tolerated stands beside the errors."""
+def _differences(row: Row, here: Counts, there: Counts) -> list[Difference]:
+    """Errors in percentage points, p95 in milliseconds; what is tolerated stands beside the errors. All of it since the
+    last change of versions or weights.
+    """
     outer = "/".join(row.outer or ())
     found = []
     for metric, interval in (("errors", row.error_difference), ("p95", row.p95_difference)):
@@ -274,31 +278,28 @@ def _differences(row: Row, piece: Piece, against: Piece) -> list[Difference]:
             sentence = f"{metric}: nobody has asked {row.ring}, or {outer}, since the last change"
             found.append(Difference(metric, verdict, sentence))  # type: ignore[arg-type]
             continue
-        here, there = _both(metric, piece, against)
-        sentence = f"{metric} {here} against {there} of {outer}: {_between(interval, factor, unit)}"
+        sentence = f"{metric} {_rate(metric, here)} against {_rate(metric, there)} of {outer}: "
+        sentence += _between(interval, factor, unit)
         is_known = not isinf(interval.low) and not isinf(interval.high)
-        limit = 100 * _tolerated(against) if metric == "errors" else None
+        limit = 100 * _tolerated(there) if metric == "errors" else None
         estimate = _estimate(interval, factor) if is_known else None
         found.append(Difference(metric, verdict, sentence, estimate, limit))  # type: ignore[arg-type]
     return found
 
 
-def _tolerated(against: Piece) -> float:
-    """The greatest difference of error rates that is put up with, at the outer ring's rate of the last minute."""
-    rate = against.errors / against.requests if against.requests else 0.0
+def _tolerated(there: Counts) -> float:
+    """The greatest difference of error rates that is put up with, at the outer ring's rate."""
+    rate = there.errors / there.requests if there.requests else 0.0
     return round((view.ERRORS.ratio - 1) * rate + view.ERRORS.absolute, 6)
 
 
-def _both(metric: str, piece: Piece, against: Piece) -> tuple[str, str]:
-    def said(one: Piece) -> str:
-        if not one.requests:
-            return "no traffic"
-        if metric == "errors":
-            return f"{100 * one.errors / one.requests:.2f} %"
-        seconds = quantile_seconds(one.histogram, view.SLOW)
-        return "no traffic" if seconds is None else f"{1000 * seconds:.3g} ms"
-
-    return said(piece), said(against)
+def _rate(metric: str, one: Counts) -> str:
+    if not one.requests:
+        return "no traffic"
+    if metric == "errors":
+        return f"{100 * one.errors / one.requests:.2f} %"
+    seconds = quantile_seconds(one.histogram, view.SLOW)
+    return "no traffic" if seconds is None else f"{1000 * seconds:.3g} ms"
 
 
 def _between(interval: Interval, factor: float, unit: str) -> str:

@@ -351,6 +351,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--runtime", type=Path, required=True)
     options = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # log files that were moved while it starts; it opens them anyway
     unblock_signals()
     end_with_parent(options.parent, signal.SIGUSR1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

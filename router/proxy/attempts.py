@@ -232,7 +232,7 @@ def timed_out(exchange: Exchange, *, is_last: bool) -> None:
     """A deadline passed: the client stalled, or the endpoint did, or (``is_last``) the whole took too long."""
     downstream = exchange.downstream
     if exchange.tunnel is not None:
-        exchange.flags = ends.flags(exchange, ends.IDLE)
+        exchange.flags = ends.flags(exchange, ends.CLIENT_SLOW if downstream.is_write_paused else ends.IDLE)
         exchange.tunnel.end()
     elif is_last:
         exchange.fail(Failure.DEADLINE)

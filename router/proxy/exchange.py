@@ -1,7 +1,7 @@
 """One request and its response: the glue between a client's connection and an endpoint's.
 
 The way is one direction: ``start`` → head sent → ``respond`` → ``more`` … → finished. Whatever goes wrong arrives in
-``upstream_lost``, ``fail`` or ``client_gone``, and each exchange ends exactly once, in ``_finish``.
+``upstream_lost``, ``fail`` or ``client_gone``, and each exchange ends exactly once, in ``settle``.
 """
 
 from __future__ import annotations
@@ -382,10 +382,10 @@ class Exchange:
             self.lane.pool.leave_queue(self)
         if self.tunnel is not None:
             self.lane.meter.tunnels -= 1
-            now = self.tunnel.opened_at
         if self.lasting is not None:
             plane.changes.forget(self.lasting)
-        status, duration = self.status, now - self.started
+        until = now if self.tunnel is None else self.tunnel.opened_at
+        status, duration = self.status, until - self.started
         plane.tally.finished(self, status, duration, is_error or status >= 500, is_aborted)
         if plane.tap is not None:
             plane.tap.take(self, status, duration)

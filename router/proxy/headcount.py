@@ -1,4 +1,4 @@
-"""How many clients all workers serve together: a page of memory with one number per worker, written by its owner only.
+"""How many clients all workers serve together: a page of memory with a number per worker. Who drains is not in it.
 
 The kernel spreads connections by hash, and workers take them from each other's queues. A limit that each worker kept
 for its share would refuse somebody while the others have room.

@@ -118,4 +118,4 @@ class Tunnel:
         upstream, exchange.upstream = exchange.upstream, None
         if upstream is not None:
             upstream.leave()
-        exchange.settle(0.0, False)
+        exchange.settle(monotonic(), False)

@@ -175,4 +175,4 @@ class Fleet(msgspec.Struct, frozen=True):
     current: int
     count: int
     sentence: str
-    """``17 of 18 instances route by rev 42``"""
+    """``17 of 18 instances route by what Redis holds now``"""

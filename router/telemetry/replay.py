@@ -38,6 +38,10 @@ class Place:
     """Likewise, of those that a report had while it had not all."""
     decided: dict[int, int] = field(default_factory=dict)
     """Number of a lane → decisions that its last record told of."""
+    owed: dict[int, int] = field(default_factory=dict)
+    """Number of a lane → decisions that were taken back, and not yet taken from those that came."""
+    fresh: dict[int, int] = field(default_factory=dict)
+    """Number of a lane → decisions that nobody has been told of yet."""
 
 
 class OpenJournal:
@@ -91,6 +95,7 @@ def _records(data: bytes, epoch: int) -> Iterator[Record]:
 
 def replay(data: bytes, names: list[list[str]], place: Place, counters: WorkerCounters) -> None:
     """Add the records after ``place`` to the counters, and move the place. Pure."""
+    place.fresh.clear()
     for epoch in sorted({_epoch_of(data, 0), _epoch_of(data, 1)}):
         if epoch < max(place.epoch, 1):
             continue
@@ -120,13 +125,24 @@ def _add(at: tuple[int, int], record: Record, name: list[str], place: Place, cou
     before = place.decided.get(number, 0)
     if flags & IS_SETTLED:
         # What was told of already, and was settled now, is not decided twice; below 0 it only takes something back.
-        news = decided - before if decided > 0 else decided
+        news = max(0, decided - before)
         place.decided[number] = 0 if decided > 0 else before
+        if decided < 0:
+            # Taken from what nobody was told of, else from what comes, never from what was told: no total goes down.
+            back = min(-decided, place.fresh.get(number, 0))
+            if back:
+                place.fresh[number] -= back
+                mine.reasons[reason] -= back
+            place.owed[number] = place.owed.get(number, 0) - decided - back
     else:
         news = max(0, decided - before)
         place.decided[number] = max(before, decided)
-    if news:
-        mine.reasons[reason] = max(0, mine.reasons.get(reason, 0) + news)
+    taken = min(news, place.owed.get(number, 0))
+    if taken:
+        place.owed[number] -= taken
+    if news > taken:
+        mine.reasons[reason] = mine.reasons.get(reason, 0) + news - taken
+        place.fresh[number] = place.fresh.get(number, 0) + news - taken
     if flags & IS_SETTLED:
         return
     mine.codes[status] = mine.codes.get(status, 0) + 1
