@@ -12,10 +12,11 @@ DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/t
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
     tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_access_log_ends.py tests/test_tracing.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
 
-# Most stories wait for something most of the time.
-SPREAD := -n 3 --dist loadfile
+# Most stories wait for something most of the time. In the order of their names: files with few tests would else come
+# last, and those are the long ones (faults), one of which two processes then wait for.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping watching soak
 
 # `docs` is a directory too.
 .PHONY: docs screenshots fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help
