@@ -12,12 +12,12 @@ from router.core.decide import identify
 from router.core.request import Request, cookie_value
 from router.core.snapshot import Service
 from router.core.trace import Proof
+from router.proxy.forwarding import RING_PASS
 from router.proxy.grammar import TOKEN
 from router.trust.passes import PassError, Verdict, check_pass, read_pass
 from router.trust.propagation import Claim, check_member, read_baggage, ring_of
 from router.trust.tokens import NO_CLAIMS, TokenError, Tokens
 
-_PASS_COOKIE: Final = b"ring_pass"
 _BEARER: Final = b"bearer "
 
 
@@ -67,7 +67,7 @@ def _passes(request: Request, service: Service, trust: TrustSpec) -> list[Proof]
         kept = []
         for one in request.query.split(b"&"):
             name, separator, value = one.partition(b"=")
-            if name == _PASS_COOKIE and separator:
+            if name == RING_PASS and separator:
                 linked = linked or value
             else:
                 kept.append(one)
@@ -75,7 +75,7 @@ def _passes(request: Request, service: Service, trust: TrustSpec) -> list[Proof]
     key = identify(service, request)
     user = "" if key is None else key.decode("utf-8", "surrogateescape")
     proofs = []
-    for token in (request.headers.get(b"x-ring-pass"), linked, cookie_value(request.cookie, _PASS_COOKIE)):
+    for token in (request.headers.get(b"x-ring-pass"), linked, cookie_value(request.cookie, RING_PASS)):
         if not token:
             continue
         proof, ring = _pass(token.decode("latin-1"), service, trust, user, request.now)
