@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 
 Code = Literal[
     "malformed", "refused", "no_token", "bad_token", "wrong_role", "csrf", "origin", "not_found", "method", "stale",
-    "too_slow", "too_large", "not_json", "wrong_host", "unmendable", "too_many_failures", "redis_away", "busy",
-    "not_available", "failed",
+    "too_slow", "too_large", "not_json", "wrong_host", "too_many_failures", "redis_away", "busy",
+    "not_available",
 ]  # fmt: skip
 
 CODES: Final[dict[Code, tuple[int, str]]] = {
@@ -25,9 +25,7 @@ CODES: Final[dict[Code, tuple[int, str]]] = {
     "too_large": (413, "The body is too large"),
     "not_json": (415, "The body is not JSON"),
     "wrong_host": (421, "This host is not served here"),
-    "unmendable": (422, "Redis holds something else"),
     "too_many_failures": (429, "Too many failed attempts"),
-    "failed": (500, "This is the router's own fault"),
     "redis_away": (503, "Redis is away"),
     "busy": (503, "Too many are listening"),
     "not_available": (503, "This is not there"),
