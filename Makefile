@@ -10,13 +10,16 @@ CAN_COMPILE = command -v cc >/dev/null && test -e "$$($(BIN)/python -c 'import s
 DATA_PLANE_TESTS := tests/test_core_decide.py tests/test_core_hashing.py tests/test_core_properties.py \
     tests/test_core_rules.py tests/test_heads.py tests/test_meters.py tests/test_journal.py tests/test_proxy.py tests/test_proxy_hunt.py tests/test_failing_parts.py \
     tests/test_pool.py tests/test_failing_endpoints.py tests/test_falling_outward.py tests/test_overload.py tests/test_breaker.py \
-    tests/test_mirror.py tests/test_recovery.py tests/test_access_log.py tests/test_access_log_ends.py tests/test_tracing.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
+    tests/test_mirror.py tests/test_recovery.py tests/test_witness.py tests/test_access_log.py tests/test_access_log_ends.py tests/test_tracing.py tests/test_hot_path.py tests/test_end_to_end.py tests/test_conformance.py tests/test_oracle.py
+
+# The stories start hundreds of processes: where bytecode is not kept, each of them compiles all of the sources first.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Most stories wait for something most of the time. In the order of their names: files with few tests would else come
 # last, and those are the long ones (faults), one of which two processes then wait for.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 
-SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening outage disruption failing memory slow_clients scraping watching soak
+SCENARIOS := compare access_log connections latency growth idle bodies propagation members widening rollouts returning redis_faults outage disruption failing memory slow_clients scraping watching thousand soak
 
 # `docs` is a directory too.
 .PHONY: docs screenshots fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help

@@ -16,6 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ WRK_MARGIN_SECONDS: Final = 20.0
 USERS: Final = 5000
 PORTS: Final = range(20000, 32000)
 """Below the range Linux takes for outgoing connections, so that no client's own port is in the way."""
+SHARES: Final = 8
+"""Of the ports, one for each process of the tests; no more than so many are run."""
+_given: deque[int] = deque(maxlen=500)
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -57,12 +61,21 @@ def say_cores() -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now; all different."""
+    """Ports nobody listens on now; all different, and others than those that this process was given lately.
+
+    Whoever gets one listens on it later. So that nobody else gets it meanwhile, each process of pytest-xdist has ports
+    of its own.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    own = PORTS[number % SHARES :: SHARES] if "PYTEST_XDIST_WORKER" in os.environ else PORTS
     with contextlib.ExitStack() as held:
         ports: list[int] = []
-        for port in random.sample(PORTS, len(PORTS)):
+        for port in random.sample(own, len(own)):
             if len(ports) == count:
+                _given.extend(ports)
                 return ports
+            if port in _given:
+                continue
             probe = held.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
@@ -77,6 +90,11 @@ def free_ports(count: int) -> list[int]:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the command's name: [1] is the parent, [11] utime, [12] stime, [19] start."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used since its start."""
+    return sum(map(int, _stat(pid)[11:13])) * TICK_MICROSECONDS / 1e6
 
 
 def family(pid: int) -> list[int]:

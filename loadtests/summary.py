@@ -51,6 +51,13 @@ def growth(document: Document) -> Figures:
             yield f"{name} ÷ {one['beside']}, CPU per request", report.shown(one["ratio"], 2)
 
 
+def returning(document: Document) -> Figures:
+    for fault, one in document["summary"].items():
+        yield f"{fault}, s to the verdict", report.shown(one["seconds_to_verdict"], 1)
+        yield f"{fault}, users hurt", report.shown(one["users_hurt"], 0)
+        yield f"{fault}, s from the verdict to the last of 6 workers", report.shown(one["seconds_to_apply"], 3)
+
+
 def idle(document: Document) -> Figures:
     for name, one in document["summary"].items():
         yield f"{name}, bytes per connection", report.shown(one["bytes_each"], 0)
@@ -88,6 +95,13 @@ def widening(document: Document) -> Figures:
     yield "users who moved outward", f"{found['users_who_moved_outward']} of {found['users']}"
     yield "ring_flips_total", f"{found['ring_flips_total']:.0f}"
     yield "failed requests", f"{found['failed_requests']}"
+
+
+def rollouts(document: Document) -> Figures:
+    for name, one in document["summary"].items():
+        wrong = f"{one['false_rollbacks']} rolled back, {one['false_pauses']} paused of {one['rollouts']:,}"
+        beside = "" if "limit" in name else f"; by a z-test that is looked at {one['z_test_rollbacks']}"
+        yield f"false decisions, {name}", f"{wrong}{beside}"
 
 
 def outage(document: Document) -> Figures:
@@ -161,6 +175,8 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "propagation": propagation,
     "members": members,
     "widening": widening,
+    "rollouts": rollouts,
+    "returning": returning,
     "outage": outage,
     "disruption": disruption,
     "failing": failing,

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from tests.house import fixed, raw_backend
 from tests.running import BODY, Router, free_ports, start_router, stop_router
-from tests.waiting import until
+from tests.waiting import until_said
 
 OPERATOR, VIEWER = "ada's token, which is long enough", "the wall's token, which is long enough"
 KEYS = tuple(f"rings:{{shop}}:{name}" for name in ("weights", "versions", "control", "audit"))
@@ -131,7 +131,7 @@ async def administered(
         router = start_router(config, port, admin, directory / "router.log")
         router.token = OPERATOR if tokens else ""
         try:
-            await until(router.is_ready, within=20)
+            await until_said(router.is_ready, within=20)
             # A connection each: what one hostile request has done to its own must not meet the next one.
             connector = aiohttp.TCPConnector(force_close=True)
             session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())

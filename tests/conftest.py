@@ -11,8 +11,9 @@ from hypothesis import settings
 
 from router.proxy import heads
 from tests.redis_fixture import redis_client, redis_server, state_dir
+from tests.shared_house import client, house, redis, router
 
-__all__ = ["redis_client", "redis_server", "state_dir"]
+__all__ = ["client", "house", "redis", "redis_client", "redis_server", "router", "state_dir"]
 
 
 # `make test` says the same of the same code, however busy the machine is; `make test-slow` hunts, with other examples

@@ -83,6 +83,7 @@ _places = st.one_of(
     st.tuples(st.just("user"), st.just("")),
     st.tuples(st.just("host"), st.just("")),
 )
+holdbacks = st.sampled_from([0, 0, 0, 0, 5_000, 10_000])
 shares = st.one_of(st.just(10_000), st.integers(0, 10_000))
 _leaves = st.one_of(
     st.builds(
@@ -152,7 +153,7 @@ _anonymous = st.builds(
 
 @st.composite
 def service_specs(draw: st.DrawFn) -> ServiceSpec:
-    """Any service: weights, rules, members, tables, denied lists, kills, identity, login and salt as they come."""
+    """Any service: weights, rules, members, tables, denied lists, holdbacks, kills, identity and login as they come."""
     points = draw(weights)
     rings = []
     for i, basis_points in enumerate(points):
@@ -164,6 +165,7 @@ def service_specs(draw: st.DrawFn) -> ServiceSpec:
                 members=tuple(draw(st.lists(st.sampled_from(WORDS[:-1]), max_size=2))),
                 tables=tuple(draw(st.lists(st.sampled_from(sorted(TABLES)), max_size=1))),
                 denied=tuple(draw(st.lists(conditions, max_size=1))),
+                holdback=draw(holdbacks),
             )
         )
     rings.append(RingSpec("everyone", "v1", 10_000 - sum(points)))

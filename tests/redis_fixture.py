@@ -27,7 +27,9 @@ SHOP = ServiceRules(
     versions={"canary": "v2", "early": "v2", "everyone": "v1"},
     version_names=frozenset({"v1", "v2", "v3"}),
 )
-WEIGHTS, VERSIONS, CONTROL, STATUS = (f"rings:{{shop}}:{name}" for name in ("weights", "versions", "control", "status"))
+WEIGHTS, VERSIONS, CONTROL, STATUS, AUDIT = (
+    f"rings:{{shop}}:{name}" for name in ("weights", "versions", "control", "status", "audit")
+)
 
 
 @dataclass

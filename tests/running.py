@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from loadtests import rig
 from tests.house import Serve, fixed, raw_backend
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%b"
 
@@ -222,6 +222,24 @@ async def running_router(
     directory: Path, *, redis: str = "", workers: int = 2, serve: Serve | None = None, config: str = CONFIG
 ) -> AsyncIterator[Router]:
     """A router with v1 (or ``serve``) and v2 behind it; ready when the block begins, gone by pid when it ends."""
+    async with written_config(directory, redis=redis, workers=workers, serve=serve, config=config) as (
+        file,
+        port,
+        admin,
+    ):
+        router = start_router(file, port, admin, directory / "router.log")
+        try:
+            await until_said(router.is_ready, within=20)
+            yield router
+        finally:
+            await stop_router(router)
+
+
+@asynccontextmanager
+async def written_config(
+    directory: Path, *, redis: str = "", workers: int = 2, serve: Serve | None = None, config: str = CONFIG
+) -> AsyncIterator[tuple[Path, int, int]]:
+    """A config file with its port and the admin side's, and v1 (or ``serve``) and v2 that it names."""
     async with AsyncExitStack() as house:
         v1 = await house.enter_async_context(raw_backend(serve or fixed(BODY % b"v1")))
         v2 = await house.enter_async_context(raw_backend(fixed(BODY % b"v2")))
@@ -233,19 +251,15 @@ async def running_router(
         )  # fmt: skip
         (directory / "state").mkdir(exist_ok=True)
         file.write_text(text)
-        router = start_router(file, port, admin, directory / "router.log")
-        try:
-            await until(router.is_ready, within=20)
-            yield router
-        finally:
-            await stop_router(router)
+        yield file, port, admin
 
 
-def start_router(config: Path, port: int, admin: int, log: Path) -> Router:
+def start_router(config: Path, port: int, admin: int, log: Path, command: Sequence[str] = ("run",)) -> Router:
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "router.cli", "run", "-c", str(config)], stderr=out, stdout=out, env={**os.environ}
-        )
+            [sys.executable, "-m", "router.cli", *command, "-c", str(config)],
+            stderr=out, stdout=out, env={**os.environ},
+        )  # fmt: skip
     return Router(process, config, port, admin, log)
 
 

@@ -245,7 +245,7 @@ async def test_beyond_loopback_nothing_is_open_without_a_token(tmp_path: Path) -
     async with administered(tmp_path, tokens="", address="0.0.0.0") as house:  # noqa: S104 - that is the story
         assert "once=" not in house.router.log.read_text()
         await until(lambda: "nobody can use the API" in house.router.log.read_text())
-        for path in ("/state", "/rings", "/events", "/config", "/audit", "/tap", "/explain"):
+        for path in ("/state", "/rings", "/rollouts", "/events", "/config", "/audit", "/tap", "/explain"):
             assert (await house.call("GET", path, token=None)).status == 401, path
         assert (await house.call("POST", "/weights", GOOD, token=None)).status == 401
         moved = await house.call("GET", "/ui", token=None)

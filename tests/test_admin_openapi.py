@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from router.admin.app import create_app
-from router.admin.openapi import ENDPOINTS, PREFIX, document
+from router.admin.openapi import ENDPOINTS, PREFIX, ROLLOUT, document
 from router.admin.trouble import CODES
 from router.admin.view import View
 from router.admin.writes import LEVERS
+from router.rollout.observation import VERBS
 from router.telemetry.catalogue import ADMIN_PATHS
 from tests.admin import OPERATOR, administered
 from tests.redis_fixture import Server
@@ -34,7 +35,8 @@ def test_every_route_is_documented_and_every_documented_one_is_there() -> None:
 
 def test_whoever_writes_is_an_operator() -> None:
     operators = {endpoint.path for endpoint in ENDPOINTS if endpoint.access == "operator"}
-    assert operators == set(LEVERS)
+    orders = {ROLLOUT, *(f"{ROLLOUT}/{verb}" for verb in VERBS)}
+    assert operators == set(LEVERS) | orders
     assert {endpoint.path for endpoint in ENDPOINTS if endpoint.method == "post"} - operators == {
         "/login", "/logout", "/explain",
     }  # fmt: skip

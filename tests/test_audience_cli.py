@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.house import read_head
 from tests.redis_fixture import WEIGHTS, Server
 from tests.running import Router, running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 
 def say(router: Router, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -92,7 +92,7 @@ async def test_a_pass_leads_into_its_ring_until_it_is_taken_back(tmp_path: Path,
         assert "signing_keys" in refused.stderr
         keys = 'signing_keys: [{id: "1", secret: "a secret of forty letters or thereabouts"}]\n'
         router.config.write_text(keys + router.config.read_text())
-        await until(lambda: router.state()["config"]["revision"] == 2 and router.is_everywhere(), within=15)
+        await until_said(lambda: router.state()["config"]["revision"] == 2 and router.is_everywhere(), within=15)
 
         made = json.loads(told(router, "pass", "--ring", "canary", "--expires", "30m", "-o", "json"))
         token = made["token"]

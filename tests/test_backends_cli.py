@@ -21,7 +21,7 @@ from router.telemetry.messages import pack_counters, unpack_counters
 from tests.house import fixed, header, read_head
 from tests.redis_fixture import CONTROL, WEIGHTS, Server
 from tests.running import Router, free_ports, running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 
 @dataclass
@@ -80,7 +80,7 @@ async def test_an_endpoint_is_drained_shown_and_taken_back(tmp_path: Path, redis
         assert f"shop: applied by {instance}" in done.output
         assert states(router) == {"v1": "up", "v2": "drained"}
         assert router.state()["snapshot"]["services"][0]["versions"][1]["drained"] == [address]
-        await until(router.is_everywhere)
+        await until_said(router.is_everywhere)
         table = type_in(router).output.splitlines()
         assert table[0].split() == ["service", "version", "endpoint", "weight", "state", "active", "idle", "failures"]
         assert table[2].split()[:5] == ["shop", "v2", address, "1", "drained"]
@@ -106,14 +106,14 @@ async def test_a_version_that_workers_avoid_is_named_below_its_endpoints(tmp_pat
         inside_out = text.replace("version: v2", "version: v3").replace("version: v1", "version: v2")
         router.config.write_text(inside_out.replace("version: v3", "version: v1"))
         await until(lambda: {one["ring"]: one["version"] for one in rings(router)}["canary"] == "v1")
-        await until(router.is_everywhere)
+        await until_said(router.is_everywhere)
         reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
         for number in range(60):
             writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\nX-Ring: canary\r\nX-User-Id: %d\r\n\r\n" % number)
             length = header(await read_head(reader), "content-length")[0]
             await reader.readexactly(int(length))
         writer.close()
-        await until(lambda: any("avoided" in one for one in router.state()["services"]["shop"]["warnings"]))
+        await until_said(lambda: any("avoided" in one for one in router.state()["services"]["shop"]["warnings"]))
         table = type_in(router).output.splitlines()
         assert table[1].split()[:5:4] == ["shop", "up"]
         assert table[-1].startswith("shop: version v1 is avoided by 1 worker: it fails massively")
@@ -131,13 +131,13 @@ async def test_a_drain_by_hand_of_an_address_nobody_has_is_noted_and_changes_not
     async with running_router(tmp_path, redis=redis_server.url) as router:
         generation = router.state()["generation"]
         redis_server.redis_cli("HSET", CONTROL, "drain", "10.99.0.1:1")
-        await until(lambda: router.state()["services"]["shop"]["notes"])
+        await until_said(lambda: router.state()["services"]["shop"]["notes"])
         shop = router.state()["services"]["shop"]
         assert "10.99.0.1:1" in shop["notes"][0]
         assert (shop["drained"], shop["refused"]) == (["10.99.0.1:1"], [])
         assert router.state()["generation"] == generation
         assert type_in(router, "undrain", "10.99.0.1:1").exit_code == 0
-        await until(lambda: not router.state()["services"]["shop"]["notes"])
+        await until_said(lambda: not router.state()["services"]["shop"]["notes"])
 
 
 async def test_an_unknown_address_is_refused_unless_its_service_is_named(tmp_path: Path, redis_server: Server) -> None:
@@ -162,7 +162,7 @@ async def test_a_drain_keeps_a_kill_that_only_the_routers_remember(tmp_path: Pat
         redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
         await until(lambda: killed() == ["canary"])
         redis_server.redis_cli("FLUSHALL")
-        await until(lambda: any("control missing" in why for why in router.state()["services"]["shop"]["refused"]))
+        await until_said(lambda: any("control missing" in why for why in router.state()["services"]["shop"]["refused"]))
         # The status was flushed as well: the instance says it again with its next news or within ten seconds.
         await until(lambda: redis_server.redis_cli("EXISTS", "rings:{shop}:status") == "1", within=20)
         address = shown(router)[0]["endpoint"]

@@ -11,9 +11,12 @@ from tests.conformance.case import RequestCase, ResponseCase
 from tests.conformance.memory import in_memory
 from tests.conformance.runner import complaints, in_every_slicing, on_the_wire
 from tests.conformance.wire import on_sockets
+from tests.native import IS_RUN_AGAIN
 
 CASES: list[RequestCase | ResponseCase] = [*REQUESTS, *RESPONSES]
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+CUT = CASES[::4] if IS_RUN_AGAIN else CASES
+every_case_cut = pytest.mark.parametrize("case", CUT, ids=[case.name for case in CUT])
 
 
 @every_case
@@ -23,7 +26,7 @@ async def test_on_sockets(case: RequestCase | ResponseCase) -> None:
             pytest.fail(wrong, pytrace=False)
 
 
-@every_case
+@every_case_cut
 async def test_cut_at_every_position(case: RequestCase | ResponseCase) -> None:
     async with in_memory(getattr(case, "hosts", ())) as stage:
         if wrong := await complaints(stage, case, in_every_slicing(case.raw)):

@@ -18,6 +18,7 @@ from router.core.hashing import UserKey, bucket_of
 from router.core.request import Request, cookie_value
 from router.core.rules import RuleIndex
 from tests.core_services import TABLES, conditions, keys, known_keys, request, requests
+from tests.native import examples
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_a_rule_says_which_headers_it_wants() -> None:
     assert condition_headers(rule) == {b"x-ring", b"user-agent"}
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(rules=st.lists(conditions, max_size=12), asked=requests, key=known_keys)
 def test_the_index_finds_the_rule_that_asking_one_after_the_other_would(
     rules: list[ConditionSpec], asked: Request, key: UserKey | None

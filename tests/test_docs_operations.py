@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+from click.testing import CliRunner
+
+from router.cli.main import main
 from router.config.load import parse_settings
 from router.config.settings import json_schema
 
+DEPLOY = Path(__file__).parent.parent / "deploy"
 OPERATIONS = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")
 SERVICES = """
 services:
@@ -38,3 +43,25 @@ def test_every_setting_about_processes_is_in_it() -> None:
     keys = {"watchdog", "orphans", "recycle", "sidecar", "inbound", "shutdown.delay", "shutdown.deadline"}
     keys |= {f"  {key}:" for key in parts["Recycle"]["properties"]}
     assert {key for key in keys if key not in OPERATIONS} == set()
+
+
+def test_every_alert_is_explained_and_no_other() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text("utf-8"))
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    table = OPERATIONS.partition("## What each alert means")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == alerts
+
+
+def test_every_command_it_names_is_there() -> None:
+    verbs = "get|set|history|undo|status|report|abort"
+    named = set(re.findall(rf"(?:^|`)ring-router ([a-z]+(?: (?:{verbs})\b)?)", OPERATIONS, re.MULTILINE))
+    assert len(named) > 8
+    for words in named:
+        done = CliRunner().invoke(main, [*words.split(), "--help"])
+        assert done.exit_code == 0, (words, done.output)
+
+
+def test_every_place_it_links_to_within_the_page_is_there() -> None:
+    headings = re.findall(r"^##+ (.+)$", OPERATIONS, re.MULTILINE)
+    places = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", OPERATIONS)) <= places

@@ -53,7 +53,7 @@ def test_a_bad_field_beside_it_refuses_the_hash_and_what_was_drained_stays() -> 
     before = Live(drained=("a:1",))
     parsed = judged({b"drain": b"b:2", b"dran": b"c:3"}, before)
     assert [problem.reason for problem in parsed.problems] == ["unknown_field"]
-    assert "kill, freeze and drain" in parsed.problems[0].message
+    assert "kill, freeze, drain and holdback" in parsed.problems[0].message
     assert parsed.live.drained == ("a:1",)
 
 

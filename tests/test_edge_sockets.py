@@ -21,7 +21,7 @@ from router.process.listening import Listening
 from router.process.sockets import ListenError, listening_sockets
 from tests.house import Serve, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.running import Router, free_ports, start_router, stop_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -57,7 +57,7 @@ async def edge_router(
         )  # fmt: skip
         router = start_router(config, port, admin, directory / "router.log")
         try:
-            await until(router.is_ready, within=20)
+            await until_said(router.is_ready, within=20)
             yield router
         finally:
             await stop_router(router)
@@ -274,6 +274,29 @@ async def test_a_unix_listener_in_the_loop_tells_its_clients_apart_from_tcp(tmp_
     assert header(seen[0], "x-forwarded-for") == ["unix:"]
     assert header(seen[0], "forwarded") == ["for=unknown;proto=http"]
     assert not header(seen[0], "x-real-ip")
+
+
+async def test_whoever_was_just_taken_from_a_siblings_queue_is_waited_for_at_the_end() -> None:
+    """A worker that ends sees whether somebody is connected: whoever it has accepted counts before the plane knows."""
+    async with raw_backend(fixed(OK)) as port:
+        listener = ListenerSpec(sockets=(SocketSpec(""),))
+        async with running_plane(snapshot(shop((port,), (port,)), listener=listener)) as router:
+            own, siblings = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+            where = siblings.getsockname()
+            listening = Listening(router.plane, 0, own.detach(), router.plane.spawn, (siblings.detach(),))
+            await listening.open(listener.sockets[0])
+            client = socket.create_connection(where)
+            listening.look_around()
+            coming = await listening.close()
+            assert not router.plane.collect().connections
+            await asyncio.wait(coming, timeout=5)
+            assert router.plane.collect().connections == 1
+            ends = router.plane.spawn(router.plane.drain(5.0), name="drain")
+            reader, writer = await asyncio.open_connection(sock=client)
+            writer.write(GET)
+            assert (await reader.read()).endswith(b"ok")
+            writer.close()
+            await ends
 
 
 async def test_requests_that_are_cut_off_at_the_stop_are_said_and_exit_with_1(tmp_path: Path) -> None:

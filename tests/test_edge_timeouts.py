@@ -304,3 +304,19 @@ async def test_a_client_that_was_slow_for_a_moment_does_not_shorten_the_time_of_
                 assert piece, "cut off"
                 got += len(piece)
         writer.close()
+
+
+async def test_a_backend_is_not_late_because_the_whole_machine_stood_still() -> None:
+    """A paused machine, a blocked loop: backend and router go on at the same time, when the deadline has passed."""
+
+    async def stands_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        goes_on = monotonic() + 0.8
+        while monotonic() < goes_on:
+            pass  # the loop of both
+        for _ in range(10):
+            await asyncio.sleep(0)  # turns of the loop: it takes a moment to answer
+        writer.write(OK)
+
+    async with plane_in(stands_still, TimeoutsSpec(LONG, 0.3, LONG)) as router:
+        assert (await router.ask(GET)).startswith(b"HTTP/1.1 200 ")

@@ -25,7 +25,7 @@ from tests.running import (
     steady_load,
     stop_router,
 )
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 ORDER = ["canary", "early", "everyone"]
 
@@ -56,7 +56,7 @@ async def test_two_thousand_users_keep_their_ring_across_workers_and_a_restart(
         assert await stop_router(router) == 0
         again = start_router(router.config, router.port, router.admin, router.log)
         try:
-            await until(again.is_ready, within=20)
+            await until_said(again.is_ready, within=20)
             assert await rings_of(again, users) == first
         finally:
             await stop_router(again)
@@ -70,7 +70,7 @@ async def test_a_weight_typed_at_redis_cli_moves_users_inward_and_fails_nobody(
             await some_more(tally)
             for canary in (10.0, 25.0):
                 redis_server.redis_cli("HSET", WEIGHTS, "canary", str(canary))
-                await until(
+                await until_said(
                     lambda wanted=canary: router.weights()["canary"] == wanted and router.is_everywhere(), within=5
                 )
                 await some_more(tally)
@@ -78,7 +78,7 @@ async def test_a_weight_typed_at_redis_cli_moves_users_inward_and_fails_nobody(
         assert all(moved_inward_only(rings) for rings in tally.rings.values())
         assert any(len(rings) > 1 for rings in tally.rings.values())
         counted = router.metric(r"ringrouter_requests_total\{")
-        await until(lambda: router.metric(r"ringrouter_requests_total\{") >= tally.answered, within=5)
+        await until_said(lambda: router.metric(r"ringrouter_requests_total\{") >= tally.answered, within=5)
         assert counted <= tally.answered == router.metric(r"ringrouter_requests_total\{")
 
 
@@ -99,15 +99,15 @@ async def test_what_cannot_be_right_changes_nothing_and_is_said(
 ) -> None:
     async with running_router(tmp_path, redis=redis_server.url, workers=1) as router:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "10", "early", "30")
-        await until(lambda: router.weights()["canary"] == 10.0 and router.is_everywhere(), within=5)
+        await until_said(lambda: router.weights()["canary"] == 10.0 and router.is_everywhere(), within=5)
         users = [f"user-{i}" for i in range(200)]
         before = await rings_of(router, users)
         for command in commands:
             redis_server.redis_cli(*command)
         refused = rf'ringrouter_weights_rejected_total\{{service="shop",reason="{reason}"\}}'
-        await until(lambda: router.metric(refused) >= 1, within=2)
+        await until_said(lambda: router.metric(refused) >= 1, within=2)
         await until(lambda: "weights" in redis_server.redis_cli("HGETALL", STATUS), within=2)
-        await until(lambda: router.state()["services"]["shop"]["refused"] != [], within=2)
+        await until_said(lambda: router.state()["services"]["shop"]["refused"] != [], within=2)
         assert router.log.read_text().count("level=warning") >= 1
         assert await rings_of(router, users) == before
         told = await asyncio.to_thread(ring_router, "weights", "get", "-c", str(router.config), "-o", "json")
@@ -117,15 +117,15 @@ async def test_what_cannot_be_right_changes_nothing_and_is_said(
             redis_server.redis_cli("DEL", WEIGHTS)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "11", "early", "30")
         redis_server.redis_cli("HDEL", WEIGHTS, "beta")
-        await until(lambda: router.weights()["canary"] == 11.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 11.0, within=5)
 
 
 async def test_a_kill_empties_a_ring_and_a_freeze_refuses_widening(tmp_path: Path, redis_server: Server) -> None:
     async with running_router(tmp_path, redis=redis_server.url, workers=1) as router:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "10", "early", "30")
-        await until(lambda: router.weights()["canary"] == 10.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 10.0, within=5)
         redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
-        await until(
+        await until_said(
             lambda: router.state()["services"]["shop"]["rings"][0]["killed"] and router.is_everywhere(), within=5
         )
         rings = await rings_of(router, [f"user-{i}" for i in range(300)])
@@ -136,48 +136,48 @@ async def test_a_kill_empties_a_ring_and_a_freeze_refuses_widening(tmp_path: Pat
         writer.close()
         redis_server.redis_cli("HDEL", CONTROL, "kill")
         redis_server.redis_cli("HSET", CONTROL, "freeze", "holiday")
-        await until(lambda: router.state()["services"]["shop"]["freeze"] == "holiday", within=5)
+        await until_said(lambda: router.state()["services"]["shop"]["freeze"] == "holiday", within=5)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "20")
-        await until(lambda: router.metric(r'ringrouter_weights_rejected_total\{.*reason="frozen"') >= 1, within=5)
+        await until_said(lambda: router.metric(r'ringrouter_weights_rejected_total\{.*reason="frozen"') >= 1, within=5)
         assert router.weights()["canary"] == 10.0
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "2", "early", "30")
-        await until(lambda: router.weights()["canary"] == 2.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 2.0, within=5)
 
 
 async def test_redis_killed_stopped_and_started_again_fails_no_request(tmp_path: Path, redis_server: Server) -> None:
     async with running_router(tmp_path, redis=redis_server.url) as router, steady_load(router) as tally:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "10")
-        await until(lambda: router.weights()["canary"] == 10.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 10.0, within=5)
         redis_server.running.kill()
-        await until(lambda: router.state()["store"]["state"] == "down", within=5)
+        await until_said(lambda: router.state()["store"]["state"] == "down", within=5)
         await some_more(tally)
         redis_server.start()
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "12")
-        await until(lambda: router.weights()["canary"] == 12.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 12.0, within=5)
         redis_server.running.send(signal.SIGSTOP)
-        await until(lambda: router.state()["store"]["state"] == "down", within=8)
+        await until_said(lambda: router.state()["store"]["state"] == "down", within=8)
         await some_more(tally)
         redis_server.running.send(signal.SIGCONT)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "14")
-        await until(lambda: router.weights()["canary"] == 14.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 14.0, within=5)
     assert tally.failures == []
 
 
 async def test_without_redis_the_router_starts_from_what_it_last_knew(tmp_path: Path, redis_server: Server) -> None:
     async with running_router(tmp_path, redis=redis_server.url, workers=1) as router:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "17")
-        await until(lambda: router.weights()["canary"] == 17.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 17.0, within=5)
         await until(lambda: any((tmp_path / "state").iterdir()), within=5)
         await stop_router(router)
         redis_server.running.kill()
         again = start_router(router.config, router.port, router.admin, router.log)
         try:
-            await until(again.is_ready, within=20)
+            await until_said(again.is_ready, within=20)
             assert again.weights()["canary"] == 17.0
             assert again.state()["services"]["shop"]["source"] == "disk"
             redis_server.start()
             redis_server.redis_cli("HSET", WEIGHTS, "canary", "18")
-            await until(lambda: again.weights()["canary"] == 18.0, within=8)
+            await until_said(lambda: again.weights()["canary"] == 18.0, within=8)
         finally:
             await stop_router(again)
 
@@ -188,17 +188,17 @@ async def test_a_config_is_reloaded_under_load_and_a_bad_one_changes_nothing(tmp
         await some_more(tally)
         router.config.write_text(good.replace("weight: 5", "weight: 6"))
         router.process.send_signal(signal.SIGHUP)
-        await until(lambda: router.weights()["canary"] == 6.0 and router.is_everywhere(), within=5)
+        await until_said(lambda: router.weights()["canary"] == 6.0 and router.is_everywhere(), within=5)
         for bad in ("", "services: [", good.replace("weight: 5", "wieght: 5"), good[: len(good) // 2]):
             router.config.write_text(bad)
             router.process.send_signal(signal.SIGHUP)
-            await until(lambda: router.state()["config"]["error"] != "", within=5)
+            await until_said(lambda: router.state()["config"]["error"] != "", within=5)
             assert router.weights()["canary"] == 6.0
             await some_more(tally, 50)
         temporary = router.config.with_suffix(".new")
         temporary.write_text(good.replace("weight: 5", "weight: 7"))
         os.replace(temporary, router.config)  # no signal: the polled content is enough
-        await until(lambda: router.weights()["canary"] == 7.0, within=5)
+        await until_said(lambda: router.weights()["canary"] == 7.0, within=5)
         assert router.state()["config"]["error"] == ""
         await some_more(tally)
     assert tally.failures == []
@@ -209,17 +209,17 @@ async def test_control_killed_under_load_fails_no_request_and_loses_no_count(
 ) -> None:
     async with running_router(tmp_path, redis=redis_server.url) as router, steady_load(router) as tally:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "10")
-        await until(lambda: router.weights()["canary"] == 10.0 and router.is_everywhere(), within=5)
+        await until_said(lambda: router.weights()["canary"] == 10.0 and router.is_everywhere(), within=5)
         for _ in range(2):
             control, generation = router.control_pid(), router.state()["generation"]
             os.kill(control, signal.SIGKILL)
             await some_more(tally)
-            await until(router.is_ready, within=10)
+            await until_said(router.is_ready, within=10)
             assert router.state()["generation"] == generation
             assert router.weights()["canary"] == 10.0
         await some_more(tally)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "11")
-        await until(lambda: router.weights()["canary"] == 11.0 and router.is_everywhere(), within=5)
+        await until_said(lambda: router.weights()["canary"] == 11.0 and router.is_everywhere(), within=5)
     assert tally.failures == []
     assert all(moved_inward_only(rings) for rings in tally.rings.values())
 
@@ -231,7 +231,7 @@ async def test_a_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path
         # Connections that the kernel gives to the dead worker's socket wait for the new one.
         rings = await rings_of(router, [f"user-{i}" for i in range(400)])
         assert len(rings) == 400
-        await until(lambda: router.is_ready() and set(router.worker_pids()) != set(before), within=10)
+        await until_said(lambda: router.is_ready() and set(router.worker_pids()) != set(before), within=10)
 
 
 async def test_a_term_signal_lets_requests_finish_and_leaves_no_process(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from router.core.explain import explain
 from router.core.request import Request
 from router.core.snapshot import Service, Snapshot
 from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, VersionSpec
-from tests.core_services import COOKIES, NAMES, WORDS, conditions, weights
+from tests.core_services import COOKIES, NAMES, WORDS, conditions, holdbacks, weights
 from tests.house import fixed, raw_backend, running_plane, snapshot
 
 SERVICES, REQUESTS = 100, 100
@@ -113,7 +113,7 @@ class Asked:
 
 @st.composite
 def specs(draw: st.DrawFn) -> ServiceSpec:
-    """Any service: identity, rules, members, deny lists, kills, login and overrides as they come."""
+    """Any service: identity, rules, members, deny lists, holdbacks, kills, login and overrides as they come."""
     points = draw(weights)
     rings = []
     for i, basis_points in enumerate(points):
@@ -124,6 +124,7 @@ def specs(draw: st.DrawFn) -> ServiceSpec:
                 rules=tuple(draw(st.lists(_rules, max_size=2))),
                 denied=tuple(draw(st.lists(_rules, max_size=1))),
                 members=tuple(draw(st.lists(st.sampled_from(WORDS[:-1]), max_size=2))),
+                holdback=draw(holdbacks),
             )
         )
     rings.append(RingSpec("everyone", "v1", 10_000 - sum(points)))

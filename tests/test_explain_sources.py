@@ -22,7 +22,7 @@ from router.trust.propagation import write_member
 from tests.house import fixed, header, raw_backend, running_plane
 from tests.running import running_router
 from tests.tokens import RSA, jwk_set, public_jwk, token
-from tests.waiting import until
+from tests.waiting import until_said
 
 SECRET = "a-secret-that-nobody-may-see-0123456789"
 KEYS = (KeySpec("a", SECRET),)
@@ -323,7 +323,7 @@ async def test_the_running_router_tells_no_secret_and_is_explained_with_those_of
     async with running_router(tmp_path, workers=1) as router:
         text = router.config.read_text()
         router.config.write_text(f"signing_keys: [{{id: a, secret: {SECRET}}}]\n{text}")
-        await until(lambda: router.state()["config"]["revision"] == 2 and router.is_everywhere())
+        await until_said(lambda: router.state()["config"]["revision"] == 2 and router.is_everywhere())
         assert SECRET not in router.get("/api/v1/state").decode()
         assert router.state()["snapshot"]["trust"]["keys"] == [{"id": "a", "secret": "(not shown)"}]
         admin = f"http://127.0.0.1:{router.admin}"

@@ -16,7 +16,7 @@ from router.control.fleet import Fleet
 from router.telemetry.buckets import Piece, Pieces, bucket_of
 from tests.redis_fixture import STATUS, WEIGHTS, Server
 from tests.running import Router, rings_of, running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 
 def picture(router: Router, scope: str = "fleet") -> dict[str, Any]:
@@ -111,7 +111,7 @@ async def test_what_is_written_again_counts_once_and_what_nobody_can_read_harms_
     for fleet in fleets:
         fleet.start()
     seen = fleets[1]
-    await until(lambda: seen.peers(bucket, "shop").get("one", {}).get(place, Piece()).requests == 3, within=10)
+    await until_said(lambda: seen.peers(bucket, "shop").get("one", {}).get(place, Piece()).requests == 3, within=10)
     one.pieces[bucket]["shop"][place] = Piece({200: 4, 503: 1}, {"hash": 5}, {100: 5})
     await until(lambda: seen.peers(bucket, "shop")["one"][place].requests == 5, within=10)
     assert fleets[0].peers(bucket, "shop") == {}
@@ -120,7 +120,7 @@ async def test_what_is_written_again_counts_once_and_what_nobody_can_read_harms_
     await redis_client.hset(f"rings:{{shop}}:stats:{now}", "three", b"\xff not of this router")
     await redis_client.set(f"rings:{{search}}:stats:{now}", "not a hash")
     two.pieces[now] = {"shop": {place: Piece({200: 7}, {}, {})}}
-    await until(lambda: fleets[0].peers(now, "shop").get("two", {}).get(place, Piece()).requests == 7, within=10)
+    await until_said(lambda: fleets[0].peers(now, "shop").get("two", {}).get(place, Piece()).requests == 7, within=10)
     assert "three" not in fleets[0].peers(now, "shop")
     assert 0 < await redis_client.ttl(f"rings:{{shop}}:stats:{now}") <= 7200
     await asyncio.gather(*(fleet.stop() for fleet in fleets))

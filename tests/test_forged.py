@@ -18,7 +18,7 @@ from router.trust.propagation import write_member
 from tests import tokens
 from tests.house import read_head
 from tests.running import Router, running_router
-from tests.waiting import until
+from tests.waiting import until_said
 
 KEY, OLD, STRANGERS = KeySpec("k2", "k" * 40), KeySpec("k1", "o" * 40), KeySpec("k2", "x" * 40)
 CONFIG = """\
@@ -181,7 +181,7 @@ async def look(router: Router, table: dict[str, Sent], ring: str) -> dict[str, s
             wrong[what] = f"ring {found}"
         elif sent.counted:
             try:
-                await until(lambda: counted(router).get(sent.counted) == before[sent.counted] + 1, within=5)  # noqa: B023
+                await until_said(lambda: counted(router).get(sent.counted) == before[sent.counted] + 1, within=5)  # noqa: B023
             except AssertionError:
                 after = counted(router)
                 wrong[what] = f"counted as {[one for one in after if after[one] != before[one]]}, not {sent.counted}"

@@ -17,7 +17,7 @@ from router.core.live import Live
 from router.core.spec import GuardSpec
 from tests.redis_fixture import SHOP, STATUS, WEIGHTS, Server, Watched
 from tests.running import running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 Client = Redis
 STEPS = replace(SHOP, guard=GuardSpec(max_step=500))
@@ -52,9 +52,9 @@ async def test_the_first_weights_ever_are_judged_and_a_restart_does_not_forget_i
         await until(lambda: again.reasons == ["max_step"])
         assert again.weights == {}
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "6")
-        await until(lambda: again.weights == {"canary": 600} and not again.reasons)
+        await until_said(lambda: again.weights == {"canary": 600} and not again.reasons)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "0")
-        await until(lambda: again.weights == {"canary": 0})
+        await until_said(lambda: again.weights == {"canary": 0})
 
 
 async def test_a_new_instance_asks_its_fellows_before_it_adopts_what_they_refuse(
@@ -62,7 +62,7 @@ async def test_a_new_instance_asks_its_fellows_before_it_adopts_what_they_refuse
 ) -> None:
     async with watched(redis_server, STEPS, tmp_path / "old") as old:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "6")
-        await until(lambda: old.weights == {"canary": 600})
+        await until_said(lambda: old.weights == {"canary": 600})
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "50")
         await until(lambda: refused_in_status(redis_client))
         async with watched(redis_server, STEPS, tmp_path / "new", "test:2") as new:
@@ -70,7 +70,7 @@ async def test_a_new_instance_asks_its_fellows_before_it_adopts_what_they_refuse
             assert new.weights == {"canary": 600}
     # Nobody is left who could be asked, and nothing is remembered: what stands in Redis is all there is.
     async with watched(redis_server, STEPS, tmp_path / "newest") as newest:
-        await until(lambda: newest.weights == {"canary": 5000})
+        await until_said(lambda: newest.weights == {"canary": 5000})
 
 
 async def test_what_came_too_soon_comes_into_force_when_the_time_is_over_unless_it_is_taken_back(
@@ -81,7 +81,7 @@ async def test_what_came_too_soon_comes_into_force_when_the_time_is_over_unless_
 
     async with watched(redis_server, replace(SHOP, guard=GuardSpec(min_bake=6.0)), state_dir) as shop:
         await write("2")
-        await until(lambda: shop.weights == {"canary": 200})
+        await until_said(lambda: shop.weights == {"canary": 200})
         widened_at = shop.live.widened_at
         await write("4")
         await until(lambda: shop.reasons == ["min_bake"])
@@ -90,7 +90,7 @@ async def test_what_came_too_soon_comes_into_force_when_the_time_is_over_unless_
         await write("3")
         await until(lambda: shop.reasons == ["min_bake"])
         assert shop.weights == {"canary": 200}
-        await until(lambda: shop.weights == {"canary": 300} and not shop.reasons, within=20)
+        await until_said(lambda: shop.weights == {"canary": 300} and not shop.reasons, within=20)
         assert shop.live.widened_at >= widened_at + 6.0
         assert shop.store.rejected_total == {("shop", "min_bake"): 2}
         assert [one["shop"].weights["canary"] for one in shop.announced] == [200, 300]
@@ -101,7 +101,7 @@ async def test_the_time_for_baking_outlives_a_restart(
 ) -> None:
     async with watched(redis_server, BAKE, state_dir) as shop:
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "2")
-        await until(lambda: shop.weights == {"canary": 200})
+        await until_said(lambda: shop.weights == {"canary": 200})
         widened_at = shop.live.widened_at
 
         async def is_said() -> bool:
@@ -156,22 +156,22 @@ async def test_a_command_refuses_before_it_writes_with_the_sentence_of_the_statu
         (typed,) = (str(one) for one in shop.store.refusals["shop"])
         assert typed.partition("possible at")[0] == str(refused.value).partition("possible at")[0]
         await set_(canary="0")
-        await until(lambda: shop.weights == {"canary": 0} and not shop.reasons)
+        await until_said(lambda: shop.weights == {"canary": 0} and not shop.reasons)
 
 
 async def test_a_running_router_keeps_its_rails_and_says_so(redis_server: Server, tmp_path: Path) -> None:
     async with running_router(tmp_path, redis=redis_server.url, workers=1) as router:
         text = router.config.read_text().replace("    identity:", "    guard: {max_step: 5}\n    identity:")
         router.config.write_text(text.replace("weight: 20}", "weight: 20, floor: 10, ceiling: 30}"))
-        await until(lambda: router.state()["config"]["revision"] == 2, within=10)
+        await until_said(lambda: router.state()["config"]["revision"] == 2, within=10)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "50")
-        await until(lambda: router.state()["services"]["shop"]["refused"])
+        await until_said(lambda: router.state()["services"]["shop"]["refused"])
         assert "more than max_step, 5" in router.state()["services"]["shop"]["refused"][0]
         assert router.metric(r'ringrouter_weights_rejected_total\{.*reason="max_step"') == 1
         assert router.weights()["canary"] == 5
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "0", "early", "31")
-        await until(lambda: router.metric(r'ringrouter_weights_rejected_total\{.*reason="ceiling"') == 1)
+        await until_said(lambda: router.metric(r'ringrouter_weights_rejected_total\{.*reason="ceiling"') == 1)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "0", "early", "0")
-        await until(lambda: router.weights()["early"] == 0)
+        await until_said(lambda: router.weights()["early"] == 0)
         (warning,) = router.state()["services"]["shop"]["warnings"]
         assert "less than its floor of 10" in warning

@@ -17,7 +17,7 @@ from tests.house import fixed, raw_backend
 from tests.redis_fixture import STATUS, WEIGHTS, Server
 from tests.running import BODY, Router, free_ports, start_router, stop_router
 from tests.test_prober import BAD, Backend
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 CONFIG = """\
 listen: 127.0.0.1:{port}
@@ -53,7 +53,7 @@ async def checked_router(directory: Path, redis: str, v1: int, v2: int, interval
     )  # fmt: skip
     router = start_router(config, port, admin, directory / "router.log")
     try:
-        await until(router.is_ready, within=20)
+        await until_said(router.is_ready, within=20)
         yield router
     finally:
         await stop_router(router)
@@ -98,7 +98,7 @@ async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_tol
 
         v2.says = BAD
         await until(lambda: snapshot_down(router) == {"v1": [], "v2": [address]}, within=20)
-        await until(router.is_everywhere, within=20)
+        await until_said(router.is_everywhere, within=20)
         assert router.metric(r'ringrouter_version_up\{service="shop",version="v1"\}') == 1
         assert router.metric(r'ringrouter_version_up\{service="shop",version="v2"\}') == 0
         assert router.metric(r'ringrouter_endpoint_up\{.*version="v2"') == 0
@@ -114,7 +114,7 @@ async def test_a_check_that_goes_bad_takes_the_endpoint_out_and_everybody_is_tol
 
         await until(is_warned, within=20)
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "20")
-        await until(lambda: router.weights()["canary"] == 20.0, within=20)  # accepted all the same
+        await until_said(lambda: router.weights()["canary"] == 20.0, within=20)  # accepted all the same
         widening = (
             "ring canary was widened from 5 to 20 percent, but version v2 has no healthy endpoint: "
             "its users get v1 of the ring everyone"
@@ -162,8 +162,8 @@ async def test_a_control_that_is_killed_goes_on_with_what_was_known(tmp_path: Pa
         generation = router.state()["generation"]
         hangs.set()
         os.kill(router.control_pid(), signal.SIGKILL)
-        await until(lambda: not router.is_ready(), within=20)
-        await until(router.is_ready, within=20)
+        await until_said(lambda: not router.is_ready(), within=20)
+        await until_said(router.is_ready, within=20)
         assert snapshot_down(router) == {"v1": [], "v2": [address]}
         assert router.state()["generation"] == generation
         assert health(router, "v2")["state"] == "down"

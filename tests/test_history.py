@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.telemetry.buckets import Piece, merged, pack, unpack
-from router.telemetry.history import MINUTES, SECONDS, History
+from router.telemetry.history import MINUTES, QUIET_SECONDS, SECONDS, History
 from router.telemetry.meters import histogram_index, micros_of
 from router.telemetry.quantiles import quantile_seconds
 
@@ -67,15 +67,24 @@ def test_a_ring_is_all_of_its_versions_and_its_share_is_of_the_service() -> None
     assert history.points(("shop", "early", ""), "success", at, 1, 1) == [None]
 
 
-def test_rings_without_traffic_make_room_and_services_that_are_gone_are_forgotten() -> None:
+def test_quiet_rings_make_room_and_services_that_are_gone_are_forgotten() -> None:
     history = History(most=6)
     for number in range(5):
-        history.put(START + number, {(f"s{number}", "canary", "v2"): piece(1, 0)})
+        history.put(START + number * QUIET_SECONDS, {(f"s{number}", "canary", "v2"): piece(1, 0)})
     assert len(history) == 6
-    assert history.points(("s4", "canary", "v2"), "rps", START + 3, 1, 1) == [1.0]
+    assert history.points(("s4", "canary", "v2"), "rps", START + 4 * QUIET_SECONDS - 1, 1, 1) == [1.0]
     assert history.points(("s0", "canary", "v2"), "rps", START - 1, 1, 1) == [0.0]
     history.keep(["s4"])
     assert len(history) == 3
+
+
+def test_where_too_many_have_traffic_those_that_were_first_keep_all_of_it() -> None:
+    history, count = History(most=6), 2 * QUIET_SECONDS
+    for second in range(count):
+        history.put(START + second, {(f"s{number}", "canary", "v2"): piece(1, 0) for number in range(5)})
+    for number in range(2):
+        assert history.points((f"s{number}", "canary", "v2"), "rps", START - 1, count, 1) == [1.0] * count
+    assert len(history) == 6
 
 
 def test_a_day_is_kept_by_the_minute_and_no_more() -> None:

@@ -21,7 +21,7 @@ from router.control.jwks import MOST_BYTES, Issuers
 from tests.redis_fixture import Diary
 from tests.running import exchange_raw, running_router
 from tests.tokens import P256, RSA, by_hand, jwk_set, pem, public_jwk, token
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 OLD, NEW = public_jwk(RSA, kid="old"), public_jwk(P256, kid="new")
 CONFIG = """\
@@ -221,8 +221,8 @@ async def test_in_a_running_router_tokens_of_a_new_key_are_believed_and_those_of
         tokens = f'tokens: {{id: {{algorithms: [RS256, ES256], jwks_url: "{server.url}", refresh: 1s}}}}\n'
         keys = "signing_keys: [{id: k1, secret: a-secret-of-the-routers-own}]\n"
         router.config.write_text(tokens + keys + text)
-        await until(lambda: router.state().get("issuers", {}).get("id", {}).get("has_keys"), within=10)
-        await until(router.is_everywhere)
+        await until_said(lambda: router.state().get("issuers", {}).get("id", {}).get("has_keys"), within=10)
+        await until_said(router.is_everywhere)
 
         async def ring(bearer: bytes) -> str:
             head = await exchange_raw(router, f"X-User-Id: 1\r\nAuthorization: Bearer {bearer.decode()}\r\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from router.control.keys import shard_of
 from tests.redis_fixture import WEIGHTS, Server
 from tests.running import Router, running_router, start_router, stop_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 LOOSE = "rings:{shop}:members:canary"
 EVERYONE = ("everyone", "v1")
@@ -74,10 +74,10 @@ async def test_a_flush_or_a_key_of_the_wrong_type_takes_nobody_out(tmp_path: Pat
         await is_in(router, alice, CANARY)
         redis_server.redis_cli("FLUSHALL")
         redis_server.redis_cli("SET", LOOSE, "somebody's mistake")
-        await until(lambda: "is not a set" in str(router.state()["services"]["shop"]["notes"]), within=15)
+        await until_said(lambda: "is not a set" in str(router.state()["services"]["shop"]["notes"]), within=15)
         await is_in(router, alice, CANARY)
         redis_server.redis_cli("DEL", LOOSE)
-        await until(lambda: "members missing" in str(router.state()["services"]["shop"]["notes"]), within=15)
+        await until_said(lambda: "members missing" in str(router.state()["services"]["shop"]["notes"]), within=15)
         await is_in(router, alice, CANARY)
         redis_server.redis_cli("SADD", LOOSE, bob)  # a set that is there is the whole truth
         await is_in(router, bob, CANARY)
@@ -108,7 +108,7 @@ async def test_members_survive_control_the_router_and_a_redis_that_is_away(
         redis_server.running.stop()
         again = start_router(router.config, router.port, router.admin, router.log)
         try:
-            await until(again.is_ready, within=20)
+            await until_said(again.is_ready, within=20)
             await is_in(again, alice, CANARY)
             await is_in(again, bob, CANARY)
         finally:
@@ -125,7 +125,7 @@ async def test_a_list_outgrows_its_table_while_it_is_served(tmp_path: Path, redi
             redis_server.redis_cli("SADD", LOOSE, *(f"many-{number}" for number in range(start, start + 1_000)))
             assert await router.ring_of(alice) == CANARY
         redis_server.redis_cli("SADD", LOOSE, bob)
-        await until(lambda: router.state()["services"]["shop"]["members"]["canary"] == 12_002, within=20)
+        await until_said(lambda: router.state()["services"]["shop"]["members"]["canary"] == 12_002, within=20)
         await is_in(router, bob, CANARY)
         await is_in(router, "many-11999", CANARY)
         tables = list((tmp_path / "state" / "members").iterdir())

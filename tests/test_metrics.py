@@ -24,18 +24,25 @@ from router.core.spec import (
     VersionSpec,
 )
 from router.process import restarts
+from router.process.rollout_figures import of_one
 from router.proxy.failures import Failure
+from router.rollout.progress import Phase, Standing
+from router.rollout.state import Why
 from router.telemetry import catalogue
 from router.telemetry.catalogue import CONFIG, METRICS, PREFIX, Metric
 from router.telemetry.counters import WorkerCounters, fold
 from router.telemetry.describe import PATH, page
+from router.telemetry.exposed_rollouts import RolloutsFigures
 from router.telemetry.exposition import ConfigFigures, EndpointChecks, Figures, IssuerFigures, ProcessFigures, render
 from router.telemetry.exposition import StoreFigures as Store
 from router.telemetry.page import OPEN_METRICS, TEXT
 from tests.house import RunningPlane, endpoint, raw_backend, read_head, running_plane, snapshot
+from tests.metrics import samples
+from tests.rollout_progress import rolled_back, under_way
 from tests.running import running_router
 
-RINGS, VERSIONS = 8, 3
+RINGS, VERSIONS, GUARDRAILS = 8, 3, 20
+NOW = 1_764_061_200.0
 
 
 def wide(ports: tuple[int, ...] = (1, 2, 3)) -> ServiceSpec:
@@ -55,6 +62,7 @@ def figures(spec: SnapshotSpec, counters: WorkerCounters | None = None) -> Figur
         counters or WorkerCounters(), spec, Store(), ConfigFigures(certificates={"a.pem": 1.0}), ProcessFigures(1, 2),
         0.0, {"version": "1", "python": "3", "loop": "uvloop"}, issuers={"id": IssuerFigures(True, 1.0, {})},
         checks={("wide", "v0", "127.0.0.1:1"): EndpointChecks(0, 0)}, members={"wide": {"r0": 0}},
+        rollouts=RolloutsFigures({"wide": of_one(under_way(NOW), NOW + 12, 10)}),
     )  # fmt: skip
 
 
@@ -124,6 +132,39 @@ def test_the_closed_lists_are_those_of_the_parts_that_count() -> None:
     assert set(catalogue.WORDS) == {failure.value.word for failure in Failure}
     assert set(catalogue.REJECTIONS) == set(get_args(Reason))
     assert {*catalogue.RESTARTS, restarts.CONTROL} == set(restarts.REASONS)
+    assert set(catalogue.PHASES) == set(get_args(Phase))
+    assert {"", *catalogue.PAUSES} == set(get_args(Why))
+    assert set(catalogue.STANDINGS) == set(get_args(Standing))
+
+
+def test_a_rollout_is_shown_as_it_stands() -> None:
+    one = figures(snapshot(wide()))
+    found = samples(render(one).decode())
+
+    def shown(name: str, **labelled: str) -> float | None:
+        return found.get((PREFIX + name, tuple(sorted({"service": "wide", **labelled}.items()))))
+
+    now = under_way(NOW)
+    assert [phase for phase in catalogue.PHASES if shown("rollout_phase", phase=phase)] == ["proving"]
+    assert (shown("rollout_step"), shown("rollout_steps")) == (3, 5)
+    assert shown("rollout_lag_seconds") == 2
+    assert (shown("rollout_leads"), shown("split_mismatch")) == (0, 1)
+    for gauge in now.gauges:
+        assert shown("rollout_standing", guardrail=gauge.name, standing=gauge.standing) == 1
+        assert shown("rollout_log_e", guardrail=gauge.name, test="proof") == gauge.proof.peak
+        assert shown("rollout_units", guardrail=gauge.name, side="candidate") == gauge.ring.units
+
+    one.rollouts = RolloutsFigures({"wide": of_one(rolled_back(NOW), NOW + 3600, 10)}, {"wide": True})
+    found = samples(render(one).decode())
+    assert shown("rollout_phase", phase="rolled_back") == 1
+    assert shown("rollout_lag_seconds") == 0, "what has ended is not late"
+    assert shown("rollout_leads") == 1
+    assert shown("rollout_rollback_seconds")
+
+    one.rollouts = RolloutsFigures()
+    found = samples(render(one).decode())
+    assert {shown("rollout_phase", phase=phase) for phase in catalogue.PHASES} == {0}
+    assert not any(name.startswith(f"{PREFIX}rollout_log_e") for name, _ in found)
 
 
 def test_docs_say_what_there_is() -> None:
@@ -200,7 +241,7 @@ async def test_hostile_traffic_makes_no_label_and_no_more_series_than_the_config
 def most(metric: Metric) -> int:
     """Series that 8 rings × 3 versions with an endpoint each may have: the formula of docs/metrics.md."""
     names = 1
-    for label, count in (("ring", RINGS), ("version", VERSIONS), ("worker", 2)):
+    for label, count in (("ring", RINGS), ("version", VERSIONS), ("worker", 2), ("guardrail", GUARDRAILS)):
         names *= count if label in metric.labels and metric.name != "build_info" else 1
     return names * metric.series_each
 

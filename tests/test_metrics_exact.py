@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.metrics import fallen, samples, total
 from tests.running import CONFIG, Router, running_router, some_more, steady_load
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 COUNTERS = ("counter", "histogram")
 REQUESTS = "ringrouter_requests_total"
@@ -80,7 +80,7 @@ def kill(pids: list[int]) -> None:
 
 
 async def replaced(router: Router, gone: list[int]) -> None:
-    await until(lambda: router.is_ready() and not set(gone) & set(router.worker_pids()), within=20)
+    await until_said(lambda: router.is_ready() and not set(gone) & set(router.worker_pids()), within=20)
 
 
 async def test_workers_that_are_killed_and_recycled_lose_no_request(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ async def test_workers_that_are_killed_and_recycled_lose_no_request(tmp_path: Pa
                 await replaced(router, pids)
                 await says(router, answered)
             async with steady_load(router) as tally:
-                await until(
+                await until_said(
                     lambda: router.metric(r'ringrouter_worker_restarts_total\{reason="requests"') >= 2, within=30
                 )
             answered += tally.answered
             assert not tally.failures
             await says(router, answered)
             assert router.metric(r'ringrouter_worker_restarts_total\{reason="crash"') == 6
-        assert scrapes[0] > 20
+        await until(lambda: scrapes[0] > 20)
 
 
 async def test_control_that_is_killed_goes_on_counting_where_it_was_and_so_it_does_beside_dead_workers(
@@ -118,17 +118,17 @@ async def test_control_that_is_killed_goes_on_counting_where_it_was_and_so_it_do
             await some_more(tally, 400)
         answered = tally.answered
         assert not tally.failures
-        await until(router.is_ready, within=20)
+        await until_said(router.is_ready, within=20)
         await says(router, answered)
         pids = router.worker_pids()
         kill([router.control_pid(), *pids])
-        await until(lambda: router.is_ready() and not set(pids) & set(router.worker_pids()), within=20)
+        await until_said(lambda: router.is_ready() and not set(pids) & set(router.worker_pids()), within=20)
         await says(router, answered)
         async with steady_load(router) as tally:
             await some_more(tally, 400)
         await says(router, answered + tally.answered)
         assert router.metric("ringrouter_control_restarts_total") == 2
-        assert scrapes[0] > 20
+        await until(lambda: scrapes[0] > 20)
 
 
 async def test_a_worker_that_is_killed_under_load_has_counted_every_answer_that_a_client_saw(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from router.core.records import NO_LOG
 from router.core.spec import SnapshotSpec
 from router.proxy.plane import DataPlane
 from router.proxy.upstream import Upstream
+from tests.native import examples
 
 LONGEST = 1 << 20
 
@@ -217,7 +218,7 @@ LINES = [
 slowly = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    max_examples=int(os.environ.get("RING_ROUTER_EXAMPLES", "400")),
+    max_examples=examples(int(os.environ.get("RING_ROUTER_EXAMPLES", "400"))),
 )
 
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from router.cli.main import main
 from router.control.crowd import Crowd
 from router.control.keys import key_of
-from router.control.people import KEPT_SECONDS, People, about, day_of, estimate, sketch_key
+from router.control.people import KEPT_SECONDS, RANGE, People, about, day_of, estimate, sketch_key
 from router.core.hashing import BUCKETS, UserKey, bucket_of, fingerprint
 from router.core.moves import moves
 from router.core.snapshot import compile_service
@@ -26,7 +26,7 @@ from router.telemetry.messages import Seen
 from tests.house import fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.redis_fixture import Diary, Server
 from tests.running import BODY, rings_of, running_router, some_more, steady_load
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 NOW = 1_800_000_000.0
 
@@ -81,14 +81,41 @@ def test_places_among_other_rings_are_not_compared() -> None:
     assert people.flips["shop"] == 1
 
 
-def test_the_crowd_is_bounded_and_forgets_whom_it_has_not_seen_for_longest() -> None:
+def test_the_crowd_is_bounded_and_forgets_whom_it_has_not_seen_for_long() -> None:
     people = crowd(most=3)
     people.saw(seen(1, a=0, b=0, c=0), 0)
     people.saw(seen(1, a=0), 0)
-    people.saw(seen(1, d=0), 0)
-    assert len(people) == 3
+    for number in range(4):
+        people.saw(seen(1, a=0, **{f"d{number}": 0}), 0)
+    assert len(people) <= 6
     people.saw(seen(2, a=1, b=1), 0)
-    assert people.flips["shop"] == 1
+    assert people.flips["shop"] == 1  # a's: of b nothing is known any more
+
+
+sightings = st.dictionaries(st.integers(0, 9), st.integers(0, 2), max_size=6)
+
+
+@given(
+    most=st.integers(1, 8),
+    said=st.lists(
+        st.tuples(
+            st.integers(1, 4), st.dictionaries(st.integers(0, 9), st.integers(0, 2), max_size=6), st.integers(0, 1)
+        ),
+        max_size=30,
+    ),
+)
+def test_the_last_ones_are_remembered_whatever_was_said(most: int, said: list[tuple[int, dict[int, int], int]]) -> None:
+    """Against a table that remembers everybody: as long as no more users than that were seen, they say the same."""
+    small, large = crowd(most), crowd(1000)
+    met: set[int] = set()
+    for generation, users, mark in said:
+        met |= users.keys()
+        found, wanted = (one.saw(Seen(generation, {"shop": dict(users)}), mark) for one in (small, large))
+        assert len(small) <= 2 * (most + 6)
+        if len(met) <= most:
+            assert (found, small.flips, small.arrived("shop")) == (wanted, large.flips, large.arrived("shop"))
+    assert len(large) == len(met)
+    assert sum(small.arrived("shop")) <= len(met)  # nobody twice
 
 
 def test_a_user_is_handed_on_once_for_each_mark() -> None:
@@ -161,14 +188,26 @@ def test_moves_say_of_every_bucket_where_it_goes(
 
 async def sketched(client: Redis, names: Iterable[str]) -> People:
     """What these users leave in Redis."""
+    names = list(names)
     url = f"redis://127.0.0.1:{client.connection_pool.connection_kwargs['port']}/0"
+    parts = len({bucket_of(name.encode()) // RANGE for name in names})
+    before = await sketches_written(client)
+
+    async def is_written() -> bool:
+        return await sketches_written(client) >= before + parts
+
     people = People(url, lambda: True, Diary(), lambda: NOW, 0.01)
     people.installed(snapshot(service(), generation=1))
     people.saw(seen(1, **dict.fromkeys(names, 2)))
     people.start()
-    await until(lambda: not people._due)
+    await until(is_written, within=20)  # what is on its way when it stops is not
     await people.stop()
     return people
+
+
+async def sketches_written(client: Redis) -> int:
+    found = (await client.info("commandstats")).get("cmdstat_pfadd", {})
+    return int(found.get("calls", 0))
 
 
 async def test_people_are_counted_by_parts_of_the_hash_space(redis_client: Redis) -> None:
@@ -248,11 +287,11 @@ async def test_a_widening_flips_nobody_and_a_narrowing_is_counted(
             nonlocal asked
             await rings_of(router, users)
             asked += len(users)
-            await until(lambda: router.metric("ringrouter_requests_total") == asked)
+            await until_said(lambda: router.metric("ringrouter_requests_total") == asked)
 
         async def widths(canary: int, early: int) -> None:
             await redis_client.hset(key_of("shop", "weights"), mapping={"canary": canary, "early": early})
-            await until(lambda: router.weights()["canary"] == canary and router.is_everywhere())
+            await until_said(lambda: router.weights()["canary"] == canary and router.is_everywhere())
 
         def flips() -> float:
             return router.metric(r'ringrouter_ring_flips_total\{service="shop"\}')

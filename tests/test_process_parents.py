@@ -21,7 +21,7 @@ from router.process.orphans import started_at
 from tests.house import fixed
 from tests.running import Router, free_ports, running_router, some_more, steady_load, stop_router
 from tests.test_edge_sockets import OK, ask_at, edge_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 NEW_CONNECTION = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 
@@ -101,7 +101,7 @@ async def test_a_router_is_taken_over_three_times_under_load_and_nobody_notices(
                             await until(lambda: before.process.poll() is not None, within=60)  # noqa: B023
                             assert before.process.returncode == 0, before.log.read_text()
                             assert f"took over from pid {before.process.pid}" in router.log.read_text()
-                            await until(router.is_everywhere, within=10)
+                            await until_said(router.is_everywhere, within=10)
                             await some_more(tally)
                 finally:
                     ends.set()
@@ -151,7 +151,7 @@ async def test_another_number_of_workers_serves_all_the_sockets_it_takes_over(tm
                     ))  # fmt: skip
                     router, last = successor_of(first, "--take-over", log=f"next-{count}.log"), router
                     await until(lambda: last.process.poll() is not None, within=60)  # noqa: B023
-                    await until(lambda: len(router.worker_pids()) == count, within=10)  # noqa: B023
+                    await until_said(lambda: len(router.worker_pids()) == count, within=10)  # noqa: B023
                     for user in range(50):
                         await router.ring_of(f"user-{user}")
             assert failures == []
@@ -178,7 +178,7 @@ async def test_a_take_over_that_fails_leaves_the_running_router_as_it_is(tmp_pat
         assert sorted(router.worker_pids()) == pids
         again = successor_of(router, "--take-over", log="again.log")
         await until(lambda: router.process.poll() is not None, within=60)
-        await until(again.is_ready, within=10)
+        await until_said(again.is_ready, within=10)
         await stop_router(again)
 
 
@@ -191,7 +191,7 @@ async def test_a_signal_makes_the_router_start_its_own_successor(tmp_path: Path,
                 await until(lambda: router.process.poll() is not None, within=60)
                 assert router.process.returncode == 0
                 new = int(re.findall(r"pid (\d+) has taken over", router.log.read_text())[0])
-                await until(router.is_ready, within=10)
+                await until_said(router.is_ready, within=10)
                 await router.ring_of("user-0")
             assert failures == []
         finally:
@@ -260,7 +260,7 @@ async def test_workers_serve_on_when_their_parent_is_killed_and_the_next_one_rel
             assert all(started_at(pid) for pid in orphans)
             new = successor_of(router)
             try:
-                await until(lambda: new.is_ready() and not any(started_at(pid) for pid in orphans), within=30)
+                await until_said(lambda: new.is_ready() and not any(started_at(pid) for pid in orphans), within=30)
                 await some_more(tally)
                 assert not set(new.worker_pids()) & set(orphans)
                 await until(lambda: len(left_in(temporary)) == 1, within=5)  # the dead parent's is removed

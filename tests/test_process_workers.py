@@ -13,7 +13,7 @@ from tests.certificates import Authority
 from tests.house import fixed
 from tests.running import CONFIG, Router, free_ports, running_router, some_more, steady_load, stop_router
 from tests.test_edge_sockets import GET, OK, ask_at, edge_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 
 def said(router: Router, words: str) -> bool:
@@ -38,7 +38,7 @@ async def test_who_comes_while_a_worker_is_stopped_is_served_at_once_and_the_wor
         # Without the neighbours: until the watchdog's two seconds are over.
         assert sorted(waited)[-2] < 0.5, sorted(waited)[-5:]
         await until(lambda: said(router, f"(pid {stopped}) gave no sign of life"), within=6)
-        await until(lambda: router.is_ready() and stopped not in router.worker_pids(), within=10)
+        await until_said(lambda: router.is_ready() and stopped not in router.worker_pids(), within=10)
         assert len(router.worker_pids()) == 2
 
 
@@ -88,10 +88,10 @@ async def test_worn_workers_are_replaced_under_load_and_every_request_is_counted
         first = set(router.worker_pids())
         change(router, "recycle: {requests: 1500}")
         async with steady_load(router) as tally:
-            await until(lambda: not first & set(router.worker_pids()), within=60)
+            await until_said(lambda: not first & set(router.worker_pids()), within=60)
             await some_more(tally)
         assert tally.failures == []
-        await until(lambda: router.metric(r"ringrouter_requests_total\{") >= tally.answered, within=10)
+        await until_said(lambda: router.metric(r"ringrouter_requests_total\{") >= tally.answered, within=10)
         assert router.metric(r"ringrouter_requests_total\{") == tally.answered
         assert said(router, "asks to be replaced for the requests it has answered")
         assert not said(router, "was killed")
@@ -107,7 +107,7 @@ async def test_a_new_worker_that_cannot_serve_leaves_the_old_one_in_its_place(tm
     async with edge_router(tmp_path, listen, fixed(OK)) as router:
         (old,) = router.worker_pids()
         change(router, "recycle: {after: 500ms}")
-        await until(lambda: router.state()["config"]["revision"] == 2, within=5)
+        await until_said(lambda: router.state()["config"]["revision"] == 2, within=5)
         signed.key.write_text("nothing")  # whoever starts from now on cannot open the listener
         await until(lambda: said(router, "was not replaced"), within=60)
         async with asyncio.timeout(5):

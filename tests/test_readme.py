@@ -20,6 +20,7 @@ import pytest
 from router.cli.demo import CONFIG, PORTS
 from router.control.redis_server import ServerNotFound, find_server, free_port
 from tests.certificates import Authority
+from tests.test_plan_document import plan_of
 from tests.waiting import until
 
 ROOT: Final = Path(__file__).parent.parent
@@ -154,8 +155,13 @@ async def test_every_command_of_the_readme_runs_and_prints_what_is_shown(demo: D
             assert shows(command, printed), f"$ {command}\nshown:\n{command.shown}\nprinted:\n{printed}"
 
 
+def test_the_plan_of_the_readme_is_valid() -> None:
+    (plan,) = [text for text in blocks("yaml") if text.startswith("rollouts:")]
+    assert len(plan_of(plan).steps) == 4
+
+
 def test_every_config_of_the_readme_is_valid(tmp_path: Path) -> None:
-    configs = blocks("yaml")
+    configs = [text for text in blocks("yaml") if not text.startswith("rollouts:")]
     assert configs
     (tmp_path / "tls").mkdir()
     (tmp_path / "pages").mkdir()

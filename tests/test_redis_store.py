@@ -181,7 +181,7 @@ async def test_a_killed_connection_comes_back_at_once(
     redis_server: Server, redis_client: Client, state_dir: Path
 ) -> None:
     async with Watched(redis_server.url, state_dir) as shop:
-        first = shop.store.watcher.connection if shop.store.watcher else None
+        first = shop.store.watcher.watching[0].connection if shop.store.watcher else None
         assert first is not None
         watchers = [c["id"] for c in await redis_client.client_list() if c["name"] == "ring-router:test:1"]
         assert len(watchers) == 1
@@ -196,7 +196,7 @@ async def test_the_kernel_giving_up_on_a_connection_never_stops_the_loop(
 ) -> None:
     """ETIMEDOUT makes redis-py's reads return empty at once, for ever; here as the kernel would set it."""
     async with Watched(redis_server.url, state_dir) as shop:
-        watcher = shop.store.watcher
+        watcher = shop.store.watcher.watching[0] if shop.store.watcher else None
         assert watcher is not None
         broken: Any = watcher.connection
         broken._reader.set_exception(TimeoutError(110, "Connection timed out"))

@@ -18,7 +18,7 @@ from router.core.live import Live
 from router.trust.passes import sign_pass
 from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
 from tests.running import exchange_raw, running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 Client = Redis
 REVOKED = "rings:{shop}:revoked"
@@ -143,7 +143,7 @@ async def test_revocations_are_live_outlive_a_restart_without_redis_and_a_flush(
     async with Watched(redis_server.url, state_dir) as again:
         assert again.live.revoked == ("pass:abc",)
         redis_server.start()
-        await until(lambda: again.store.state == "live", within=10)
+        await until_said(lambda: again.store.state == "live", within=10)
         await until(lambda: again.reasons == ["held_missing"])
         assert again.live.revoked == ("pass:abc",)
         redis_server.redis_cli("HSET", REVOKED, "pass:abc", "1")
@@ -178,8 +178,8 @@ async def test_a_pass_works_in_a_running_router_until_it_or_its_key_is_revoked(
     async with running_router(tmp_path, redis=redis_server.url) as router:
         keys = f"signing_keys: [{{id: {key.id}, secret: {key.secret}}}]\n"
         router.config.write_text(keys + router.config.read_text())
-        await until(lambda: router.state()["config"]["revision"] == 2, within=10)
-        await until(router.is_everywhere)
+        await until_said(lambda: router.state()["config"]["revision"] == 2, within=10)
+        await until_said(router.is_everywhere)
         ends = time.time() + 3600
         first = sign_pass([key], "shop", "canary", "", ends, "first")
         second = sign_pass([key], "shop", "canary", "", ends, "second")
@@ -201,7 +201,7 @@ async def test_a_pass_works_in_a_running_router_until_it_or_its_key_is_revoked(
         assert (await ring(first), await ring(second)) == ("everyone", "everyone")
         redis_server.redis_cli("FLUSHALL")
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "5")
-        await until(lambda: any("revoked missing" in one for one in router.state()["services"]["shop"]["refused"]))
+        await until_said(lambda: any("revoked missing" in one for one in router.state()["services"]["shop"]["refused"]))
         assert await ring(second) == "everyone"
         redis_server.redis_cli("HSET", REVOKED, "pass:other", "0")
         await until(lambda: is_applied(3))
@@ -210,4 +210,4 @@ async def test_a_pass_works_in_a_running_router_until_it_or_its_key_is_revoked(
         await until(lambda: is_applied(0))
         assert await ring(second) == "canary"
         pattern = r'ringrouter_proofs_total\{.*kind="pass".*result="revoked"'
-        await until(lambda: router.metric(pattern) == 6)
+        await until_said(lambda: router.metric(pattern) == 6)

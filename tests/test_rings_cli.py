@@ -12,7 +12,7 @@ from tests.admin import administered
 from tests.redis_fixture import WEIGHTS, Server
 from tests.running import Router, rings_of, running_router
 from tests.test_backends_cli import Done, ring_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 
 def typed(router: Router, *words: str) -> Done:
@@ -50,7 +50,7 @@ async def test_rings_shows_what_each_audience_gets_and_nothing_of_who_was_not_th
 
 async def router_kill(router: Router, server: Server) -> None:
     server.redis_cli("HSET", "rings:{shop}:control", "kill", "canary")
-    await until(lambda: router.state()["services"]["shop"]["rings"][0]["killed"])
+    await until_said(lambda: router.state()["services"]["shop"]["rings"][0]["killed"])
 
 
 async def test_audit_says_who_and_why(redis_server: Server, redis_client: Redis, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_doctor_finds_what_is_wrong_and_says_what_to_do(
         await redis_client.persist(WEIGHTS)
         await redis_client.config_set("maxmemory-policy", "noeviction")
         await redis_client.hset(WEIGHTS, mapping={"canary": "seven"})
-        await until(lambda: router.state()["services"]["shop"]["refused"])
+        await until_said(lambda: router.state()["services"]["shop"]["refused"])
         assert any("seven" in one["what"] for one in _findings(router)["bad"])
         assert await redis_client.exists("rings:{shop}:stats:0") == 0
         assert await redis_client.hgetall(WEIGHTS) == {b"canary": b"seven"}

@@ -22,7 +22,7 @@ from router.telemetry.trace_context import Parent, read_traceparent, traceparent
 from tests.collector import Collector, running_collector, said
 from tests.house import RunningPlane, fixed, header, raw_backend, running_plane, shop, snapshot
 from tests.running import CONFIG, exchange_raw, running_router
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -253,7 +253,7 @@ async def test_a_router_sends_the_spans_of_all_workers_to_the_collector(tmp_path
             await until(lambda: len(collector.spans) >= 20, within=10)
             check(collector)
             router.config.write_text(router.config.read_text().replace("sample: 0,", "sample: 1,"))
-            await until(router.is_everywhere)
+            await until_said(router.is_everywhere)
 
             async def is_sampled() -> bool:
                 await exchange_raw(router, "")

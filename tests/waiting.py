@@ -19,3 +19,12 @@ async def until(predicate: Callable[[], object | Awaitable[object]], within: flo
         if loop.time() >= deadline:
             raise AssertionError(f"not within {within:g} s")
         await asyncio.sleep(0.01)
+
+
+async def until_said(ask: Callable[[], object], within: float = 5.0) -> None:
+    """``until`` for what has to be asked of another process: in a thread, so that this loop's clients go on meanwhile.
+
+    A router that is busy, or gives way to another, may take its time; clients that stood still as long would look
+    like people who connect and say nothing, whom a worker that ends does not wait for.
+    """
+    await until(lambda: asyncio.to_thread(ask), within)

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from router.admin import auth, bodies, events, intake, reads, static
+from router.admin import auth, bodies, events, intake, reads, rollouts, static
 from router.admin.auth import Access, Caller
 from router.admin.events import Feed
 from router.admin.openapi import ENDPOINTS, PREFIX
@@ -126,7 +126,7 @@ def create_app(view: View, assets: Path = static.DIRECTORY) -> web.Application:
         ("GET", "/series", reads.series), ("GET", "/backends", reads.backends), ("GET", "/config", reads.config),
         ("GET", "/audit", reads.audit), ("GET", "/fleet", reads.fleet), ("GET", "/explain", reads.explain),
         ("POST", "/explain", reads.explain), ("GET", "/events", _events), ("GET", "/tap", _tap),
-        *(("POST", path, lever(path)) for path in LEVERS),
+        *(("POST", path, lever(path)) for path in LEVERS), *rollouts.routes(),
     ]  # fmt: skip
     for method, path, handler in api:
         # HEAD of an event stream would be a stream that says nothing.

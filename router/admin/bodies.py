@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from router.rollout.observation import Verb
+
 SERVICE: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """Of rings and versions. Both are the config's own rules: a name that no config can have is refused at the door."""
@@ -103,6 +105,42 @@ class Reload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dry_run: bool = False
 
 
+class StartRollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """POST /rollouts/{service}. ``plan`` is what stands under the service's name in a plan file."""
+
+    plan: Annotated[dict[str, Any], Meta(min_length=1)]
+    reason: Reason
+    supersedes: bool = False
+    """True: one that runs ends, and its rings go back to its stable version."""
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """POST /rollouts/{service}/pause, approve, promote and abort."""
+
+    reason: Reason
+
+
+class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """POST /rollouts/{service}/resume. ``adopt``: go on from the weights that somebody has set; ``restore``: put the
+    plan's back; ``accept``: count the step as done without its proof."""
+
+    reason: Reason
+    how: Literal["", "adopt", "restore", "accept"] = ""
+
+
+class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """POST /rollouts/{service}/rollback. Nobody has to think of a reason first."""
+
+    reason: Annotated[str, Meta(max_length=LONGEST_REASON)] = ""
+
+
+Ordered = Order | Resume | RollBack
+ORDERS: Final[dict[Verb, type[Ordered]]] = {
+    "pause": Order, "resume": Resume, "approve": Order, "promote": Order, "rollback": RollBack, "abort": Order,
+}  # fmt: skip
+"""What each order's body is."""
+
+
 class Move(msgspec.Struct, frozen=True):
     """Users who get another ring by hash. ``percent`` of everybody."""
 
@@ -137,7 +175,7 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
     code: str
     current: dict[str, Any] | None = None
-    """With ``code`` stale: the service as it is now, as ``/api/v1/state`` has it."""
+    """With ``code`` stale: the service as it is now, as ``/api/v1/state`` has it; with not_now: its rollout."""
 
 
 class Login(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from router.admin.trouble import Trouble
 BODY_BYTES: Final = 64 * 1024
 BODY_SECONDS: Final = 10.0
 DEEPEST: Final = 8
-"""Levels of nesting; no body has more than three."""
+"""Levels of nesting; a rollout's plan has six, no other body more than three."""
 
 _Body = TypeVar("_Body")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,9 +13,13 @@ import msgspec
 
 from router import __version__
 from router.admin import bodies, shapes
+from router.rollout.observation import VERBS, Verb
+from router.rollout.progress import Progress
+from router.rollout.report import Report
 from router.telemetry import picture
 
 PREFIX: Final = "/api/v1"
+ROLLOUT: Final = "/rollouts/{service}"
 Access = Literal["anybody", "viewer", "operator"]
 
 
@@ -42,6 +47,8 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     status: int = 200
     streams: tuple[tuple[str, Any], ...] = ()
+    text: str = ""
+    """The media type that it can give instead of JSON."""
 
 
 _SERVICE: Final = Parameter("service", {"type": "string", "pattern": bodies.SERVICE}, "A service's name.")
@@ -50,6 +57,16 @@ _RING: Final = {"type": "string", "pattern": bodies.NAME}
 _SCOPE: Final = Parameter(
     "scope", {"enum": ["fleet", "instance"]}, "fleet (where there is a Redis) or this instance alone. Default: fleet."
 )
+
+
+_ORDERS: Final[dict[Verb, str]] = {
+    "pause": "It stands still; rings and weights stay.",
+    "resume": "A paused one goes on.",
+    "approve": "Yes to the step that waits for it.",
+    "promote": "The next step now, proven or not.",
+    "rollback": "The stable version for all its rings, at once.",
+    "abort": "It ends here; rings and weights stay.",
+}
 
 
 def _needed(parameter: Parameter) -> Parameter:
@@ -123,6 +140,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint("post", "/drain", "An endpoint out of service, or back.", "operator", bodies.Done, bodies.SetDrained),
     Endpoint("post", "/undo", "The last change of weights, taken back.", "operator", bodies.Done, bodies.Undo),
     Endpoint("post", "/reload", "The config file, read now.", "operator", bodies.Done, bodies.Reload),
+    Endpoint("get", "/rollouts", "Each service's rollout, or its last one, in a line.", "viewer", shapes.Rollouts),
+    Endpoint("get", ROLLOUT, "How one rollout stands, or how the last one ended.", "viewer", Progress),
+    Endpoint(
+        "get", f"{ROLLOUT}/report", "What came of it, to keep.", "viewer", Report, None,
+        (Parameter("format", {"enum": ["json", "markdown"]}, "Default: json."),), text="text/markdown",
+    ),
+    Endpoint("post", ROLLOUT, "Begin a rollout.", "operator", Progress, bodies.StartRollout),
+    *(
+        Endpoint("post", f"{ROLLOUT}/{verb}", _ORDERS[verb], "operator", Progress, bodies.ORDERS[verb])
+        for verb in VERBS
+    ),
 )  # fmt: skip
 
 _FAILURES: Final = {
@@ -132,7 +160,7 @@ _FAILURES: Final = {
     404: "There is no such service, ring or version.",
     405: "Another method.",
     408: "The body did not come within ten seconds.",
-    409: "Stale: somebody has changed it since. `current` is how it is now.",
+    409: "Somebody has changed it since, or it cannot be done now. `current` is how it is now.",
     413: "The body is larger than 64 KiB.",
     415: "The body is not application/json.",
     421: "This Host is not served here.",
@@ -192,8 +220,10 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
     elif endpoint.gives is not None:
         schema = {"type": "object"} if endpoint.gives is dict[str, Any] else known[endpoint.gives]
         answer["content"] = {"application/json": {"schema": schema}}
+        if endpoint.text:
+            answer["content"][endpoint.text] = {"schema": {"type": "string"}}
     made: dict[str, Any] = {
-        "operationId": f"{endpoint.method}_{endpoint.path.strip('/').replace('.', '_')}",
+        "operationId": f"{endpoint.method}_{re.sub(r'[^a-z]+', '_', endpoint.path).strip('_')}",
         "summary": endpoint.says,
         "responses": {
             str(endpoint.status): answer,
@@ -202,8 +232,11 @@ def _operation(endpoint: Endpoint, known: dict[Any, Any]) -> dict[str, Any]:
         "security": [] if endpoint.access == "anybody" else [{"token": []}, {"session": []}],
         "x-role": endpoint.access,
     }
-    if endpoint.parameters:
-        made["parameters"] = [_parameter(one) for one in endpoint.parameters]
+    parameters = [_parameter(one) for one in endpoint.parameters]
+    if "{service}" in endpoint.path:
+        parameters.insert(0, {**_parameter(_needed(_SERVICE)), "in": "path"})
+    if parameters:
+        made["parameters"] = parameters
     if endpoint.takes is not None:
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": known[endpoint.takes]}}}
     return made

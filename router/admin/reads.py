@@ -52,6 +52,8 @@ async def rings(request: web.Request) -> web.Response:
     scope = query.get("scope", "fleet")
     if scope not in get_args(Scope):
         raise Trouble("malformed", "scope is fleet or instance.")
+    if scope == "fleet":
+        await request.app[VIEW].looked()
     picture = request.app[VIEW].picture(cast("Scope", scope))
     service = _service(query)
     if service is not None:
@@ -113,6 +115,7 @@ async def audit(request: web.Request) -> web.Response:
 
 
 async def fleet(request: web.Request) -> web.Response:
+    await request.app[VIEW].looked()
     return give(request.app[VIEW].fleet())
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from router.rollout.progress import Phase
+
 
 class CheckState(msgspec.Struct, frozen=True):
     """What active checks know of an endpoint."""
@@ -163,7 +165,33 @@ class Dropped(msgspec.Struct, frozen=True):
     dropped: int
 
 
-NewsKind = Literal["routing", "config", "store", "warning"]
+class RolloutSummary(msgspec.Struct, frozen=True):
+    """One service's rollout, or its last one, in a line."""
+
+    service: str
+    id: str
+    phase: Phase
+    why: str
+    """Of a pause; else empty."""
+    mode: Literal["enforce", "observe"]
+    stable: str
+    candidate: str
+    step: int
+    """Index of the current one of ``steps``."""
+    steps: int
+    headline: str
+    started_at: float
+    started_by: str
+    ended_at: float | None
+
+
+class Rollouts(msgspec.Struct, frozen=True):
+    """In the order of the config; services that never had one are left out."""
+
+    rollouts: list[RolloutSummary]
+
+
+NewsKind = Literal["routing", "config", "store", "warning", "rollout"]
 
 
 class News(msgspec.Struct, frozen=True):
@@ -173,6 +201,7 @@ class News(msgspec.Struct, frozen=True):
     kind: NewsKind
     service: str | None
     sentences: list[str]
+    """Empty: figures alone are other ones, as a rollout's are at each of its ticks."""
     generation: int
 
 

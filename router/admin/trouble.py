@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 Code = Literal[
     "malformed", "refused", "no_token", "bad_token", "wrong_role", "csrf", "origin", "not_found", "method", "stale",
-    "too_slow", "too_large", "not_json", "wrong_host", "too_many_failures", "redis_away", "busy",
+    "not_now", "too_slow", "too_large", "not_json", "wrong_host", "too_many_failures", "redis_away", "busy",
     "not_available",
 ]  # fmt: skip
 
@@ -22,6 +22,7 @@ CODES: Final[dict[Code, tuple[int, str]]] = {
     "method": (405, "Another method"),
     "too_slow": (408, "The body did not come"),
     "stale": (409, "Somebody was faster"),
+    "not_now": (409, "This cannot be done now"),
     "too_large": (413, "The body is too large"),
     "not_json": (415, "The body is not JSON"),
     "wrong_host": (421, "This host is not served here"),
@@ -36,7 +37,7 @@ CODES: Final[dict[Code, tuple[int, str]]] = {
 class Trouble(Exception):
     """A request that is not answered as it was meant. ``detail`` is a sentence with the remedy.
 
-    ``current`` goes with ``stale``; ``retry_after`` in seconds.
+    ``current`` goes with ``stale`` and ``not_now``; ``retry_after`` in seconds.
     """
 
     def __init__(

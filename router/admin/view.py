@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from router.admin.bodies import Asked, Change, Done, Reload
+from router.admin.bodies import Asked, Change, Done, Ordered, Reload, StartRollout
 from router.admin.shapes import AuditEntry, Backends, ConfigState, Trail
 from router.config.admin import AdminSettings
+from router.rollout.observation import Verb
+from router.rollout.progress import Progress
 from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series
 
 
@@ -43,6 +45,9 @@ class Figures(Protocol):
 
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
         """One metric over time, ``step`` 1 or 60 s. Raises KeyError where there is no such service, ring or version."""
+
+    async def looked(self) -> None:
+        """Wait a moment for what other instances say, where that has to be read first."""
 
     def fleet(self) -> Fleet:
         """All instances, as far as they are known."""
@@ -86,5 +91,18 @@ class Levers(Protocol):
         """Do it, or say what it would do. Raises ``Trouble``: stale, refused, not_found, redis_away …"""
 
 
-class View(Health, Looks, Figures, Levers, Protocol):
+class Rollouts(Protocol):
+    """Versions on their way outward. What is shown is the latest that this instance has heard."""
+
+    def progress_of(self, service: str) -> Progress | None:
+        """How the service's rollout stands, or how its last one ended; None: there was none."""
+
+    async def start_rollout(self, service: str, wanted: StartRollout, actor: str) -> Progress:
+        """Begin one. Raises ``Trouble``: refused, not_now, not_found, not_available, redis_away."""
+
+    async def order(self, service: str, verb: Verb, wanted: Ordered, actor: str) -> Progress:
+        """Ask the one that runs for something. Raises ``Trouble`` as above."""
+
+
+class View(Health, Looks, Figures, Levers, Rollouts, Protocol):
     """All of it."""

@@ -51,10 +51,15 @@ def lever(path: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     return pull
 
 
+def check_reason(reason: str) -> None:
+    """Raises ``Trouble``."""
+    if not reason.isprintable():
+        raise Trouble("malformed", "The reason is one line of printable text.")
+
+
 def _check(wanted: bodies.Change | bodies.Reload) -> None:
     """What a type cannot say. Raises ``Trouble``."""
-    if not wanted.reason.isprintable():
-        raise Trouble("malformed", "The reason is one line of printable text.")
+    check_reason(wanted.reason)
     match wanted:
         case bodies.SetWeights(weights=weights, reset=reset) if bool(weights) == reset:
             raise Trouble("malformed", "Give either weights, or reset: true.")

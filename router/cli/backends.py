@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -167,13 +166,13 @@ def _ask(settings: Settings, name: str, address: str, reason: str, *, out_of_ser
 
 
 def _tell(name: str, url: str, address: str, change: Drained, instances: dict[str, bool]) -> bool:
-    from router.control.link import safe_url
+    from router.control.link import by_hand
 
     if change.before == change.after:
         click.echo(f"{name}: {address} {'is drained already' if address in change.after else 'is not drained'}")
     else:
         click.echo(f"{name}: drained {' '.join(change.before) or 'none'} → {' '.join(change.after) or 'none'}")
-        click.echo(f"the same by hand: redis-cli -u {shlex.quote(safe_url(url))} {change.command}")
+        click.echo(f"the same by hand: {by_hand(url, change.command)}")
     late = [instance for instance, is_applied in instances.items() if not is_applied]
     if not instances:
         click.echo(f"{name}: no router has reported in Redis within the last minute: nobody has applied it yet")

@@ -19,9 +19,12 @@ from typing import Final
 
 import click
 
+from router.cli.demo_fault import fault
+from router.cli.demo_visitors import Visitor, visit
 from router.cli.options import load_or_exit
 
 CONFIG: Final = Path(__file__).with_name("demo.yaml")
+PLAN: Final = Path(__file__).with_name("demo-rollout.yaml")
 PORTS: Final = {
     "RING_ROUTER_DEMO_PORT": 8080,
     "RING_ROUTER_DEMO_ADMIN_PORT": 9900,
@@ -29,18 +32,19 @@ PORTS: Final = {
     "RING_ROUTER_DEMO_V1_PORT": 9001,
     "RING_ROUTER_DEMO_V2_PORT": 9002,
 }
-REQUESTS_PER_SECOND: Final = 40
-USERS: Final = 2_000
 LINE_SECONDS: Final = 5.0
 START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 40.0
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--seconds", type=float, default=None, help="Stop by itself after this long.")
 @click.option("--quiet", is_flag=True, help="No line of figures every five seconds.")
-def demo(seconds: float | None, quiet: bool) -> None:
+@click.pass_context
+def demo(context: click.Context, seconds: float | None, quiet: bool) -> None:
     """Start everything on this machine: Redis, two versions, the router, a little traffic. Ctrl-C ends it all."""
+    if context.invoked_subcommand is not None:
+        return
     ports = {name: int(os.environ.get(name, default)) for name, default in PORTS.items()}
     for name, port in ports.items():
         _must_be_free(name, port)
@@ -56,6 +60,9 @@ def demo(seconds: float | None, quiet: bool) -> None:
             asyncio.run(_visit(ports, seconds, quiet))
         click.echo("\nstopping …")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+demo.add_command(fault)
 
 
 def _must_be_free(name: str, port: int) -> None:
@@ -101,7 +108,7 @@ TRY: Final = """
 The router is on http://127.0.0.1:{port}, its admin side on http://127.0.0.1:{admin}.
 The dashboard is on http://127.0.0.1:{admin}/ui/ to look at; with the link above, weights can be changed there.
 
-Three things to try in another terminal:
+Four things to try in another terminal:
 
   1. See a ring:      curl -i -H 'X-User-Id: alice' http://127.0.0.1:{port}/
                       curl -i -H 'X-Ring: canary'   http://127.0.0.1:{port}/
@@ -110,41 +117,51 @@ Three things to try in another terminal:
      with a reason:   {command} weights set canary=25 early=50 --reason 'looks good'
   3. Ask why:         {command} explain --live --user alice
 
+  4. Roll out v2, which proves itself or goes back, in a minute or two:
+     first v1 alone:  {command} weights set canary=0 early=0 --reason 'v2 is built'
+     then v2:         {command} rollout start {plan} --reason 'v2 is built'
+     watch it:        {command} rollout status -w
+     break v2:        {command} demo fault errors=5%     or latency=+200ms, hang=1%, none
+
 Ctrl-C ends it all.
 """
 
 
 async def _visit(ports: dict[str, int], seconds: float | None, quiet: bool) -> None:
-    """Wait for the router, say what to try, and be its first two thousand users."""
+    """Wait for the router, say what to try, and be its first users."""
+    from router.telemetry.tasks import end as end_task
+    from router.telemetry.tasks import spawn
+
     port = ports["RING_ROUTER_DEMO_PORT"]
     loop = asyncio.get_running_loop()
     deadline = loop.time() + START_SECONDS
-    while not await _ask(port, "user-0"):
+    first = Visitor(port)
+    while not await first.ask("user-0"):
         if loop.time() > deadline:
             raise click.ClickException("the router did not start; its messages are above")
         await asyncio.sleep(0.1)
+    first.close()
     prefix = Path(sys.argv[0])
-    command = str(prefix if prefix.is_absolute() is False else _relative(prefix))
     click.echo(
         TRY.format(
             port=port,
             admin=ports["RING_ROUTER_DEMO_ADMIN_PORT"],
             redis=ports["RING_ROUTER_DEMO_REDIS_PORT"],
-            command=command,
+            command=_relative(prefix) if prefix.is_absolute() else prefix,
+            plan=_relative(PLAN),
         )
     )
-    end = loop.time() + seconds if seconds else float("inf")
     seen: Counter[str] = Counter()
-    next_line, user = loop.time() + LINE_SECONDS, 0
-    while loop.time() < end:
-        user = (user + 1) % USERS
-        seen[await _ask(port, f"user-{user}") or "no answer"] += 1
-        if loop.time() >= next_line:
-            next_line += LINE_SECONDS
-            if not quiet:
+    visitors = spawn(visit(port, seen), name="visitors of the demo")
+    try:
+        end = loop.time() + seconds if seconds else float("inf")
+        while (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(LINE_SECONDS, left))
+            if not quiet and left >= LINE_SECONDS:
                 click.echo(_line(seen))
             seen.clear()
-        await asyncio.sleep(1 / REQUESTS_PER_SECOND)
+    finally:
+        await end_task(visitors)
 
 
 def _relative(path: Path) -> Path:
@@ -158,19 +175,3 @@ def _line(seen: Counter[str]) -> str:
     total = sum(seen.values())
     shares = "   ".join(f"{place} {100 * count / total:.0f} %" for place, count in sorted(seen.items()))
     return f"last {LINE_SECONDS:g} s, {total} requests:   {shares}"
-
-
-async def _ask(port: int, user: str) -> str:
-    """One request; "ring (version)" from the response, empty if there was none."""
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET / HTTP/1.1\r\nHost: shop.local\r\nX-User-Id: {user}\r\nConnection: close\r\n\r\n".encode())
-        async with asyncio.timeout(5):
-            head = (await reader.read()).decode("latin-1").lower()
-        writer.close()
-    except (OSError, TimeoutError):
-        return ""
-    fields = dict(line.split(": ", 1) for line in head.split("\r\n") if ": " in line)
-    if "x-ring" not in fields:
-        return ""
-    return f"{fields['x-ring']} ({fields.get('x-ring-version', '?')})"

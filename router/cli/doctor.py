@@ -11,7 +11,8 @@ import click
 
 from router.cli.findings import of_admin, of_certificates, of_config, of_machine, of_router
 from router.cli.options import admin_option, config_option, output_option
-from router.control.diagnosis import Finding, of_redis
+from router.control.diagnosis import of_redis
+from router.control.finding import Finding
 
 _SIGNS: Final = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "bad": ("BAD", "red")}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from router.cli.options import TOKEN_VARIABLE, AdminUnreachable, fetch
-from router.control.diagnosis import Finding
+from router.control.finding import Finding
 
 if TYPE_CHECKING:
     from router.config.admin import AdminSettings

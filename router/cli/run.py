@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from router.cli.options import config_option, load_or_exit
+
+if TYPE_CHECKING:
+    from router.process.parent import Parent
 
 
 @click.command()
@@ -24,7 +28,6 @@ def run(config_path: Path, take_over: bool) -> None:
     Exit codes: 0 stopped cleanly, 1 could not listen or requests were cut off, 2 the config is invalid.
     """
     from router.process.parent import Manner, Parent
-    from router.process.sockets import ListenError
     from router.telemetry.log import configure
 
     settings = load_or_exit(config_path)
@@ -41,13 +44,15 @@ def run(config_path: Path, take_over: bool) -> None:
         inbound=frozenset(number for number, listener in enumerate(settings.listen) if listener.inbound),
     )
     parent = Parent(config_path, addresses, workers, manner, settings.admin.listen, take_over)
-    admin = f"http://{settings.admin.listen.host}:{settings.admin.listen.port}"
+    raise SystemExit(run_parent(parent, f"{', '.join(map(str, addresses))}, {workers} workers"))
+
+
+def run_parent(parent: Parent, what: str) -> int:
+    """Say ``what`` runs, and where it is administered, and serve until the end; the exit code."""
+    from router.process.sockets import ListenError
+
+    admin = f"http://{parent.admin.host}:{parent.admin.port}" if parent.admin is not None else "nowhere"
     try:
-        code = parent.run(
-            lambda: click.echo(
-                f"ring-router: {', '.join(map(str, addresses))}, {workers} workers, admin {admin}", err=True
-            )
-        )
+        return parent.run(lambda: click.echo(f"ring-router: {what}, admin {admin}", err=True))
     except ListenError as error:
         raise click.ClickException(str(error)) from None
-    raise SystemExit(code)

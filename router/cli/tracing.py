@@ -10,6 +10,7 @@ from router.core.explain import (
     Finding,
     ForcedStep,
     HashStep,
+    HoldbackStep,
     IdentityStep,
     LoginStep,
     RuleStep,
@@ -45,10 +46,14 @@ def render(trace: Trace, proofs: Sequence[Proof] = ()) -> str:
         steps.append(_login_line(trace.login))
     if trace.hash is not None:
         steps.append("\n   ".join(_hash_lines(trace, trace.hash)))
+    if trace.holdback is not None:
+        steps.append(_holdback_line(trace.holdback))
     lines = [f"{trace.service}"] + [f"{number:2}. {step}" for number, step in enumerate(steps, 1)]
     decision = trace.decision
     default = "nobody has a key to hash" if trace.key is None else "the default ring takes the rest"
     why = _WHY.get(decision.reason, default)
+    if trace.holdback is not None and trace.holdback.is_held:
+        why += f"; held back: keeps {decision.version}"
     return "\n".join([*lines, f" => ring {decision.ring}, version {decision.version}, reason {decision.reason}: {why}"])
 
 
@@ -159,6 +164,12 @@ def _hash_lines(trace: Trace, step: HashStep) -> list[str]:
             f"(now {_percent(step.inner_border)}, {_percent(step.widen_to_move_inward)} more)"
         )
     return lines
+
+
+def _holdback_line(step: HoldbackStep) -> str:
+    head = f"holdback: {_percent(step.basis_points)} of {step.ring} keep {step.version}"
+    where = f"the user is at {_percent(step.bucket)}"
+    return f"{head}; {where}: {f'held back: keeps {step.version}' if step.is_held else 'not held back'}"
 
 
 def _percent(basis_points: int) -> str:

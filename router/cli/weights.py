@@ -6,7 +6,6 @@ The words only; what happens in Redis is in ``router.control.weights``.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from router.cli import moving
 from router.cli.options import ask_redis, config_option, load_or_exit, output_option, pick_service
 
 if TYPE_CHECKING:
-    from router.config.settings import Service
+    from router.config.settings import Service, Settings
     from router.control.people import Estimate
     from router.control.rules import ServiceRules
     from router.control.weights import Change, Client
@@ -39,17 +38,26 @@ class Target:
 
 def target_of(config_path: Path, service: str | None) -> Target:
     """The service that is meant. Ends the command where the config has no Redis."""
+    return target_in(config_path, load_or_exit(config_path), service)
+
+
+def target_in(config_path: Path, settings: Settings, service: str | None) -> Target:
+    """The same of settings that have been read from that file."""
     from router.config.compile import service_spec
     from router.control.rules import rules_of
 
-    settings = load_or_exit(config_path)
     name, chosen = pick_service(settings, service)
+    return Target(redis_in(config_path, settings), rules_of(service_spec(name, chosen)), chosen)
+
+
+def redis_in(config_path: Path, settings: Settings) -> str:
+    """The URL. Ends the command where the config has no Redis."""
     if settings.redis is None:
         raise click.ClickException(
             f"{config_path} has no `redis:`, so weights come from that file alone: change them there, or add e.g. "
             f"`redis: redis://127.0.0.1:6379/0`"
         )
-    return Target(settings.redis, rules_of(service_spec(name, chosen)), chosen)
+    return settings.redis
 
 
 def _service_argument(command: _Command) -> _Command:
@@ -193,7 +201,7 @@ def _change(target: Target, make: Callable[[Client], Awaitable[Change]]) -> None
 
 
 def _tell(target: Target, change: Change, moves: Sequence[Move], people: Estimate | None) -> None:
-    from router.control.link import safe_url
+    from router.control.link import by_hand
 
     for sentence in change.changes or ("no ring's weight changes",):
         click.echo(f"{target.rules.name}: {sentence}")
@@ -202,4 +210,4 @@ def _tell(target: Target, change: Change, moves: Sequence[Move], people: Estimat
         click.echo("dry run: nothing was written")
     else:
         click.echo(f"written as rev {change.revision}")
-    click.echo(f"the same by hand: redis-cli -u {shlex.quote(safe_url(target.url))} {change.command}")
+    click.echo(f"the same by hand: {by_hand(target.url, change.command)}")

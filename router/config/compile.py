@@ -232,6 +232,7 @@ def _ring(
         change_drain=ring.on_change[1],
         floor=ring.floor,
         ceiling=ring.ceiling,
+        holdback=live.holdbacks.get(ring.name, 0),
     )
 
 

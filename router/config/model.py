@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from router.config.values import (
     Address,
+    check_http_url,
     parse_address,
     parse_bytes,
+    parse_clock,
     parse_duration,
     parse_duration_or_none,
+    parse_long,
+    parse_long_or_none,
     parse_percent,
+    parse_rate,
 )
 
 Seconds = Annotated[
@@ -70,6 +84,14 @@ Percent = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01}),
 ]
 """Written as percent, kept as basis points."""
+Long = Annotated[float, PlainValidator(parse_long)]
+LongOrNone = Annotated[float, PlainValidator(parse_long_or_none)]
+"""Up to 90 days; 0 is none."""
+Rate = Annotated[float, PlainValidator(parse_rate)]
+"""0 to 1, written with its unit: 5%, 0.1pp."""
+Clock = Annotated[int, PlainValidator(parse_clock)]
+"""Minutes since midnight."""
+Url = Annotated[str, AfterValidator(check_http_url)]
 
 
 class Model(BaseModel):

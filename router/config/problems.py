@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s/@:'\"]*):([^\s@]+)(?=@)")
+_QUERY_PASSWORD: Final = re.compile(r"(?<=[?&])((?:ssl_|sentinel_)?password)=[^&\s'\"]+")
 _SECRET: Final = re.compile(r"(secret['\"]?\s*:\s*)(\"[^\"]*\"?|'[^']*'?|[^\s,}]+)")
 """In a file that is no YAML (yet) nothing else is known of a line."""
 _SHOWN_COLUMNS: Final = 160
@@ -66,9 +67,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def hidden_line(line: str) -> str:
     """A line of the file without its secrets, as long as before, so that a caret still stands where it should."""
     shown = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{'*' * len(found[2])}", line)
+    shown = _QUERY_PASSWORD.sub(lambda found: found[1] + "=" + "*" * (len(found[0]) - len(found[1]) - 1), shown)
     return _SECRET.sub(lambda found: found[1] + "*" * len(found[2]), shown)
 
 
 def redacted_url(url: str) -> str:
     """A URL fit to be logged: the password is ``***``."""
-    return _URL_PASSWORD.sub(lambda found: f"{found[1]}:***", url)
+    hidden = _URL_PASSWORD.sub(lambda found: f"{found[1]}:***", url)
+    return _QUERY_PASSWORD.sub(lambda found: f"{found[1]}=***", hidden)

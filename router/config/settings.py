@@ -191,7 +191,9 @@ class Settings(Model):
     )
     tracing: Tracing | None = Field(default=None, description="Spans by OpenTelemetry; absent: none.")
     redis: Annotated[str, AfterValidator(check_redis_url)] | None = Field(
-        default=None, repr=False, description="Redis URL; absent: weights come from this file alone."
+        default=None,
+        repr=False,
+        description="Redis, Sentinel or Cluster URL (docs/redis.md); absent: weights come from this file alone.",
     )
     instance: InstanceName | None = Field(
         default=None, description="This router's name among several; default hostname:port."

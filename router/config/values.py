@@ -14,17 +14,23 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from router.config.redis_url import parse_redis_url
 from router.core.hashing import BUCKETS
 from router.core.spec import ClientTlsSpec, EndpointSpec
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)")
+_LONG: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_RATE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?)\s*(?:%|pp)")
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _BYTES: Final = re.compile(r"([0-9]{1,15})\s*(KiB|MiB|GiB|B)")
 _BYTE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 LONGEST_SOCKET_PATH: Final = 107
 LONGEST_LABEL: Final = 63
 """Bytes between two dots of a name (RFC 1035 §2.3.4)."""
 LONGEST_SECONDS: Final = 86_400.0
+LONGEST_LONG: Final = 90 * 86_400.0
+LARGEST_SHOWN: Final = 10**18
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2; cookie names too, RFC 6265 §4.1.1
 _HOST_NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
@@ -53,11 +59,12 @@ def parse_percent(value: object) -> int:
     """A percent with at most two decimals, 0 … 100, as whole basis points."""
     if isinstance(value, str) and value.strip().endswith("%"):
         raise ValueError(f"write the percent as a plain number: {value.strip().rstrip('%').strip()}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError("a percent is a number from 0 to 100, such as 5 or 0.25")
+    if not 0 <= value <= 100:  # before anything is made of it: JSON has integers that are no float
+        shown = f", not {value}" if abs(value) < LARGEST_SHOWN else ""
+        raise ValueError(f"a percent is a number from 0 to 100{shown}")
     points = Decimal(str(value)) * (BUCKETS // 100)  # str, so that 0.29 is 29 basis points and not 28.999…
-    if not 0 <= points <= BUCKETS:
-        raise ValueError(f"a percent is a number from 0 to 100, not {value}")
     if points != points.to_integral_value():
         raise ValueError(f"a percent has at most two decimals (0.01 is one in ten thousand), {value} has more")
     return int(points)
@@ -82,6 +89,52 @@ def parse_duration_or_none(value: object) -> float:
     if not isinstance(value, bool) and value in (0, "0", "0s", "0ms"):
         return 0.0
     return parse_duration(value)
+
+
+def parse_long(value: object) -> float:
+    """Seconds of something that people wait for: as ``parse_duration`` takes them, but in days as well (7d)."""
+    seconds = parse_long_or_none(value)
+    if seconds == 0:
+        raise ValueError("this duration has to be more than 0")
+    return seconds
+
+
+def parse_long_or_none(value: object) -> float:
+    """The same, or 0, which means none."""
+    seconds = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # JSON has integers that are no float.
+        seconds = float(value) if abs(value) <= LONGEST_LONG or value != value else math.inf
+    elif isinstance(value, str) and (found := _LONG.fullmatch(value.strip())):
+        seconds = float(found[1]) * {**_UNITS, "d": 86_400.0}[found[2]]
+    if math.isnan(seconds):
+        raise ValueError("a duration is a number of seconds, or text such as 30s, 10m, 24h or 7d")
+    if not 0 <= seconds <= LONGEST_LONG:
+        raise ValueError(f"a duration is at most {LONGEST_LONG / 86_400:g} days, and not below 0")
+    return seconds
+
+
+def parse_rate(value: object) -> float:
+    """A share of what happens, with its unit: ``5%``, or ``0.1pp`` where it is a difference; 0 to 1."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    found = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("a rate has its unit: 5% of all, or 0.5pp (percentage points) where it is a difference")
+    rate = float(Decimal(found[1]) / 100)  # Decimal, so that what is written as 0.1 is read as it was
+    if rate > 1:
+        raise ValueError(f"a rate is at most 100%, not {value}")
+    return rate
+
+
+def parse_clock(value: object) -> int:
+    """A time of day as minutes since midnight; 24:00 is the end of the day."""
+    if value == "24:00":
+        return 24 * 60
+    found = _CLOCK.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("a time of day is HH:MM from 00:00 to 24:00, such as 16:00")
+    return int(found[1]) * 60 + int(found[2])
 
 
 def parse_statuses(value: object) -> tuple[int, int]:
@@ -220,15 +273,17 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         ) from None
 
 
-def check_redis_url(value: str) -> str:
-    """A Redis URL as redis-py takes it. No message repeats the value: it may hold a password."""
+def check_http_url(value: str) -> str:
+    """Where something is asked or told over HTTP. No message repeats the value: it may hold a secret."""
     parts, _ = _split(value)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("a Redis URL begins redis://, rediss:// or unix://, such as redis://127.0.0.1:6379/0")
-    if parts.scheme == "unix" and not parts.path:
-        raise ValueError("a unix:// Redis URL names a socket file, such as unix:///run/redis/redis.sock")
-    if parts.scheme != "unix" and not parts.hostname:
-        raise ValueError("this Redis URL has no host: redis://127.0.0.1:6379/0")
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", value):
+        raise ValueError("a URL begins http:// or https:// and names a host, such as https://kpi.example/orders")
+    return value
+
+
+def check_redis_url(value: str) -> str:
+    """A Redis URL of any kind (``redis_url``). No message repeats the value: it may hold a password."""
+    parse_redis_url(value)
     return value
 
 

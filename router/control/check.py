@@ -111,6 +111,16 @@ def _status(status: int) -> str:
     return f"{status} {known[status]}" if status in known else str(status)
 
 
+async def read_whole(content: aiohttp.StreamReader, most: int) -> bytes | None:
+    """All of an answer; None if it is longer than ``most`` bytes."""
+    found = bytearray()
+    async for piece in content.iter_any():
+        found += piece
+        if len(found) > most:
+            return None
+    return bytes(found)
+
+
 def words(error: BaseException) -> str:
     """An error of a connection, as one short phrase."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -123,6 +133,8 @@ def words(error: BaseException) -> str:
         return f"the TLS handshake failed: {(error.reason or 'it broke off').replace('_', ' ').lower()}"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | ConnectionAbortedError):
         return "the connection was closed before the answer"
+    if isinstance(error, aiohttp.InvalidURL):  # whose own words repeat it, with whatever secret is in it
+        return "the URL is not one"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer broke off"
     if isinstance(error, aiohttp.ClientResponseError):

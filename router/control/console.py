@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from router.control.cluster import key_in
 from router.control.link import TROUBLE, error_text, make_connection, safe_url
 from router.control.weights import Unreachable
 
@@ -22,7 +23,7 @@ async def execute(url: str, words: Sequence[str]) -> Any:
     """The raw reply: int, bytes, None, a list of such, or a ``ResponseError`` (returned). Raises ``Unreachable``."""
     try:
         # RESP2: what redis-cli prints by default are lists, not maps.
-        connection = make_connection(url, protocol=2, reply_seconds=COMMAND_SECONDS)
+        connection = make_connection(url, key_in(words), protocol=2, reply_seconds=COMMAND_SECONDS)
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 await connection.connect()  # type: ignore[no-untyped-call]

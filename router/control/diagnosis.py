@@ -1,6 +1,6 @@
 """What ``doctor`` finds in Redis: whether it is near, what it lets us do, and whether it keeps what it is told.
 
-Nothing is written: what has to be allowed is tried with deletions of a field that nobody has.
+Nothing is changed: what has to be allowed is tried with deletions of a field that nobody has.
 """
 
 from __future__ import annotations
@@ -8,33 +8,20 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from router.control.diagnosis_rollouts import of_rollouts
+from router.control.finding import NOBODY, Finding, say
 from router.control.keys import HASHES, key_of
 from router.control.link import TROUBLE, error_text, make_client, safe_url
 
-NOBODY: Final = "ring-router doctor"
-"""A field that no hash has."""
 SLOW_SECONDS: Final = 0.02
 SKEW_SECONDS: Final = (1.0, 10.0)
 """Passes, freezes and statuses have times in them: doubtful, and bad."""
 MOST_SERVICES: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``remedy`` is empty where nothing has to be done."""
-
-    level: Literal["ok", "warning", "bad"]
-    what: str
-    remedy: str = ""
-
-    def plain(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def of_redis(url: str | None, services: list[str]) -> list[Finding]:
@@ -49,7 +36,7 @@ async def _ask(url: str, services: list[str]) -> list[Finding]:
     try:
         found = [await _latency(client, url)]
         found.append(await _clock(client))
-        for look in (_rights, _ttl):
+        for look in (_rights, of_rollouts, _ttl):
             found += await look(client, services)
         found += await _keeping(client)
     except TROUBLE as error:
@@ -64,7 +51,7 @@ async def _latency(client: Redis, url: str) -> Finding:
     durations = []
     for _ in range(20):
         before = time.perf_counter()
-        await _say(client, "PING")
+        await say(client, "PING")
         durations.append(time.perf_counter() - before)
     median = statistics.median(durations)
     said = f"Redis {safe_url(url)} answers in {1000 * median:.2f} ms (median of {len(durations)})"
@@ -76,7 +63,7 @@ async def _latency(client: Redis, url: str) -> Finding:
 async def _clock(client: Redis) -> Finding:
     before = time.time()
     try:
-        seconds, micros = await _say(client, "TIME")
+        seconds, micros = await say(client, "TIME")
     except ResponseError as error:
         said = f"the clocks of Redis and this machine cannot be compared: {error_text(error)}"
         return Finding("warning", said, "allow TIME (ACL SETUSER … +time)")
@@ -98,6 +85,7 @@ async def _rights(client: Redis, services: list[str]) -> list[Finding]:
         "be told of changes": ("CLIENT", "TRACKING", "OFF"),
         "say what it has applied": ("HDEL", status, NOBODY),
         "exchange figures": ("HDEL", f"{key_of(services[0], 'stats')}:0", NOBODY),
+        "tell what a rollout rests on": ("HDEL", f"{key_of(services[0], 'evidence')}:0", NOBODY),
         "read the audit": ("XREVRANGE", audit, "+", "-", "COUNT", "1"),
         "count people": ("PFCOUNT", f"{key_of(services[0], 'seen')}:00:0"),
         "change weights for the API": ("HDEL", weights, NOBODY),
@@ -106,7 +94,7 @@ async def _rights(client: Redis, services: list[str]) -> list[Finding]:
     refused, rights = [], []
     for what, words in needed.items():
         try:
-            await _say(client, *words)
+            await say(client, *words)
         except ResponseError as error:
             said = error_text(error)
             if "WRONGTYPE" in said:
@@ -122,7 +110,7 @@ async def _rights(client: Redis, services: list[str]) -> list[Finding]:
 async def _ttl(client: Redis, services: list[str]) -> list[Finding]:
     """Keys that end by themselves take the weights with them."""
     keys = [key_of(service, name) for service in services[:MOST_SERVICES] for name in HASHES]
-    ending = [key for key in keys if await _say(client, "TTL", key) >= 0]
+    ending = [key for key in keys if await say(client, "TTL", key) >= 0]
     if ending:
         remedy = f"`PERSIST {ending[0]}`, and whoever sets it should not"
         return [Finding("bad", f"{', '.join(ending)} will end by themselves (TTL)", remedy)]
@@ -155,8 +143,3 @@ async def _saves(client: Redis) -> bool:
         return bool((await client.config_get("save")).get("save"))
     except ResponseError:
         return True  # it is not said, so nothing is said of it
-
-
-async def _say(client: Redis, *words: Any) -> Any:
-    """One command, as it would be typed."""
-    return await cast("Any", client).execute_command(*words)

@@ -3,6 +3,9 @@
 ``rings:{shop}:stats:<bucket>`` is a hash with one field per instance, written whole each time, so that a write that is
 repeated counts once. ``rings:{shop}:status`` says what each routes by. Nothing waits for Redis: while it is away there
 is this instance alone, and what it would have said is never made up for.
+
+Of more than ``MANY`` the others are read only while somebody looks: everybody reading everybody grows with the square,
+and a thousand had no time left for anything else (loadtests.thousand).
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ PEERS_PER_TURN: Final = 20
 """With more instances each reads the others less often, so that Redis has not a hundred times a hundred to say."""
 LONGEST_STRIDE: Final = 5
 """Turns; a bucket has to be read once more when it is over."""
+MANY: Final = PEERS_PER_TURN * LONGEST_STRIDE
+LOOKED_SECONDS: Final = 30.0
+"""So long after somebody looked, many others are still read."""
 SERVICES_AT_ONCE: Final = 50
 """Asked about in one turn; of more services each comes less often."""
 
@@ -84,6 +90,12 @@ class Fleet:
         self._turn = 0
         self._stride = 1
         """Turns between two readings."""
+        self._size = 0
+        """Instances that have a status, of the service that has most; 0: not asked yet."""
+        self._looked_at = 0.0
+        self._asked = asyncio.Event()
+        self._read = asyncio.Event()
+        """Set while what is known of others is of these seconds."""
         self._said = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -106,6 +118,25 @@ class Fleet:
         """Instance → what it said of itself, this one's too."""
         return {instance: said.meaning for instance, said in self._statuses.get(service, {}).items()}
 
+    def look(self) -> None:
+        """Somebody looks at the fleet: others who are many are read from now on, for a while."""
+        self._looked_at = self._clock()
+        if self._size > MANY and not self.is_there:
+            self._read.clear()
+            self._asked.set()
+
+    async def looked(self) -> None:
+        """``look``, and wait for what others say where that has to be read first; at most ``ASK_SECONDS``."""
+        self.look()
+        if self._asked.is_set() and self._is_up():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_SECONDS):
+                    await self._read.wait()
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._size <= MANY or self._clock() - self._looked_at < LOOKED_SECONDS
+
     def start(self) -> None:
         if self._url is not None:
             self._task = spawn(self._run(self._url), name="figures of the fleet")
@@ -119,13 +150,19 @@ class Fleet:
         try:
             turns = 0
             while True:
-                await asyncio.sleep(EVERY_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_SECONDS):
+                        await self._asked.wait()
                 turns += 1
+                is_due = turns % self._stride == 0 or self._asked.is_set()
+                self._asked.clear()
                 if not self._is_up():
                     continue
                 try:
                     async with asyncio.timeout(ASK_SECONDS):
-                        await self._exchange(client, is_reading=turns % self._stride == 0)
+                        if is_due:
+                            await self._count(client)
+                        await self._exchange(client, is_reading=is_due and self._is_wanted)
                     self._said = ""
                 except NoPermissionError as error:
                     self._say(
@@ -143,6 +180,15 @@ class Fleet:
         if self._said != sentence:
             self._said = sentence
             self._log.warning(sentence)
+
+    async def _count(self, client: Redis) -> None:
+        """How many there are, before all that they say is asked for."""
+        async with client.pipeline(transaction=False) as pipe:
+            for service in self._services()[:SERVICES_AT_ONCE]:
+                pipe.hlen(key_of(service, "status"))
+            lengths: list[Any] = await pipe.execute(raise_on_error=False)
+        self._size = max((length for length in lengths if isinstance(length, int)), default=0)
+        self._stride = min(LONGEST_STRIDE, -(-self._size // PEERS_PER_TURN) or 1)
 
     async def _exchange(self, client: Redis, *, is_reading: bool) -> None:
         """Write what is new of this instance, and read what the others wrote."""
@@ -177,8 +223,10 @@ class Fleet:
             known.pop(self._instance, None)
         for service, fields in zip(some, answers[len(buckets) :], strict=False):
             self._statuses[service] = _decoded(fields, self._statuses.get(service, {}), _status)
-        most = max(map(len, self._statuses.values()), default=1)
-        self._stride = min(LONGEST_STRIDE, -(-most // PEERS_PER_TURN) or 1)
+        if is_reading:
+            self._read.set()
+        elif not self.is_there:
+            self._statuses.clear()  # a thousand of them are some megabytes
         for by_bucket in (self._peers, self._written):
             for bucket in [bucket for bucket in by_bucket if bucket <= now - KEPT_BUCKETS]:
                 del by_bucket[bucket]

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import structlog
 
 from router.control.ledger import Ledger
 from router.core.spec import SnapshotSpec
-from router.telemetry.buckets import Piece, difference
+from router.telemetry.buckets import Piece, difference, put
 from router.telemetry.counters import (
     RingCounters,
     RingKey,
@@ -44,6 +45,9 @@ from router.telemetry.messages import (
     Tap,
     Tapped,
     Traced,
+    Troubled,
+    Users,
+    Watch,
     decode_from_worker,
     frame,
     unpack_counters,
@@ -87,11 +91,23 @@ class Hub:
         self.published_at = 0.0
         self.on_tapped: Callable[[Tapped], None] = lambda _: None
         self.on_seen: Callable[[Seen], None] = lambda _: None
+        self.on_users: Callable[[int, Users], None] = lambda _, __: None
+        """Whom a worker counted, and its process id."""
+        self.troubles: tuple[str, ...] = ()
+        """What is wrong with Envoy, where that is the data plane: as its bridge said last."""
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.on_applied: Callable[[SnapshotSpec], None] = lambda _: None
+        """Every expected worker routes by this now."""
         self._tap = Tap()
+        self._watch = Watch()
+        self._told = 0
+        """The last generation that ``on_applied`` was told of."""
         self._server: asyncio.Server | None = None
         self._log = structlog.get_logger()
         self.spans = Spans(self._log)
         self._came: dict[RingKey, Piece] = {}
+        self.finished: Counter[str] = Counter()
+        """Service → requests that are over, as far as workers have reported them since this control began."""
         self._ledger = Ledger(runtime)
         for (slot, pid), counters in self._ledger.found.items():
             self.workers[pid] = WorkerState(slot, pid, counters=counters)
@@ -116,15 +132,20 @@ class Hub:
         """Send a snapshot to every worker that is there; the others get it with their hello."""
         self.spec = spec
         self.published_at = time.time()
-        data = frame(Install(spec))
-        for worker in self.workers.values():
-            if worker.writer is not None:
-                worker.writer.write(data)
+        self._say(Install(spec))
 
     def tap(self, tap: Tap) -> None:
         """Tell every worker who wants to see requests; those that come later are told with their first snapshot."""
         self._tap = tap
-        data = frame(tap)
+        self._say(tap)
+
+    def watch(self, watch: Watch) -> None:
+        """Tell every worker whose users to count; those that come later are told likewise."""
+        self._watch = watch
+        self._say(watch)
+
+    def _say(self, message: Install | Tap | Watch) -> None:
+        data = frame(message)
         for worker in self.workers.values():
             if worker.writer is not None:
                 worker.writer.write(data)
@@ -162,7 +183,8 @@ class Hub:
         if worker.has_reported:
             for key, ring in report.rings.items():
                 piece = difference(ring, worker.counters.rings.get(key, _NOTHING))
-                self._came.setdefault(key, Piece({}, {}, {})).add(piece)
+                self.finished[key[0]] += piece.requests
+                put(self._came, key, piece)
         worker.has_reported = True
 
     def decisions(self) -> dict[tuple[str, str], int]:
@@ -204,25 +226,39 @@ class Hub:
                         self._open_journal(worker, journal)
                     case Applied(generation=generation, at=at) if worker is not None:
                         worker.generation, worker.applied_at = generation, at
+                        self._look_who_applied()
                     case Report() as report if worker is not None:
                         self._take(worker, report)
                     case Seen() as seen if worker is not None:
                         self.on_seen(seen)
+                    case Users() as users if worker is not None:
+                        self.on_users(worker.pid, users)
                     case Traced() as traced if worker is not None:
                         self.spans.take(traced)
+                    case Troubled(sentences=sentences) if worker is not None:
+                        self.troubles = sentences
+                        self.on_trouble()
                     case Tapped() as tapped if worker is not None:
                         self.on_tapped(tapped)
                     case Leaving(is_gone=is_gone) if worker is not None:
                         worker.is_leaving = True
                         if is_gone:
                             self._fold(worker)
+                        self._look_who_applied()
         except (EOFError, OSError, msgspec.DecodeError, asyncio.IncompleteReadError):
             pass
         finally:
             if worker is not None and worker.writer is writer:
                 worker.writer = None
                 self._catch_up(worker)
+                self._look_who_applied()
             writer.close()
+
+    def _look_who_applied(self) -> None:
+        spec = self.spec
+        if spec is not None and self._told != spec.generation == self.applied_everywhere:
+            self._told = spec.generation
+            self.on_applied(spec)
 
     def _open_journal(self, worker: WorkerState, descriptor: int) -> None:
         if worker.journal is None and descriptor >= 0:
@@ -275,6 +311,8 @@ class Hub:
             writer.write(frame(Install(self.spec)))
         if self._tap.wanted:
             writer.write(frame(self._tap))
+        if self._watch.services:
+            writer.write(frame(self._watch))
         return known
 
 

@@ -43,6 +43,7 @@ def _live(said: Mapping[str, Any], rules: ServiceRules) -> Live | None:
         # With rails, whoever has read Redis and routes by the config file does so on purpose: it refuses what is there.
         return Live() if rules.has_rails and said.get("mode") in ("live", "poll") else None
     weights = {ring: basis_points_of(str(value).encode()) for ring, value in said["weights"].items()}
+    holdbacks = {ring: basis_points_of(str(value).encode()) for ring, value in said.get("holdbacks", {}).items()}
     live = Live(
         # The status names every ring; only what differs from the config file can have come from Redis.
         weights={r: points for r, points in weights.items() if points is not None and points != rules.weights.get(r)},
@@ -51,5 +52,6 @@ def _live(said: Mapping[str, Any], rules: ServiceRules) -> Live | None:
         freeze=str(said["freeze"]),
         drained=tuple(said.get("drained", ())),
         widened_at=float(said.get("widened_at", 0.0)),
+        holdbacks={ring: points for ring, points in holdbacks.items() if points},
     )
     return fit(live, rules)

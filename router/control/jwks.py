@@ -25,7 +25,7 @@ import structlog
 
 from router.config.files import wrong_key_set
 from router.config.settings import Settings
-from router.control.check import words
+from router.control.check import read_whole, words
 from router.control.disk import Rejected, read_own, replace_whole
 from router.telemetry.tasks import end, spawn
 
@@ -64,11 +64,9 @@ async def fetch(url: str) -> str:
                 raise NoKeysError("status", f"it answers {answer.status}, and redirects are not followed")
             if answer.status != 200:
                 raise NoKeysError("status", f"it answers {answer.status}")
-            content = bytearray()
-            async for piece in answer.content.iter_any():
-                content += piece
-                if len(content) > MOST_BYTES:
-                    raise NoKeysError("too_long", f"its answer is longer than {MOST_BYTES // 1024} KiB")
+            content = await read_whole(answer.content, MOST_BYTES)
+            if content is None:
+                raise NoKeysError("too_long", f"its answer is longer than {MOST_BYTES // 1024} KiB")
     except TimeoutError:
         raise NoKeysError("unreachable", f"no answer within {FETCH_SECONDS:g} s") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:

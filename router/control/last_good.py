@@ -55,7 +55,9 @@ def _decode(content: bytes, path: Path, rules: ServiceRules) -> Live:
     if body.get("rings") != list(rules.rings):
         raise Rejected(f"{path} is of other rings than the config file's")
     live = _live(body["live"], path)
-    if fit(live, rules) != live or not all(0 <= points <= WHOLE for points in live.weights.values()):
+    if fit(live, rules) != live or not all(
+        0 <= points <= WHOLE for points in (*live.weights.values(), *live.holdbacks.values())
+    ):
         raise Rejected(f"{path} does not fit the config file any more")
     return live
 
@@ -73,6 +75,7 @@ def _live(body: dict[str, Any], path: Path) -> Live:
             revoked=tuple(str(one) for one in body.get("revoked", [])),
             revoked_until={str(one): int(until) for one, until in body.get("revoked_until", {}).items()},
             widened_at=float(body.get("widened_at", 0.0)),
+            holdbacks={str(ring): int(points) for ring, points in body.get("holdbacks", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise Rejected(f"{path} is corrupt: it is not what was written") from None
@@ -98,6 +101,7 @@ def _encode(live: Live, rules: ServiceRules, saved_at: float) -> bytes:
             "revoked": list(live.revoked),
             "revoked_until": dict(live.revoked_until),
             "widened_at": round(live.widened_at, 3),
+            "holdbacks": dict(live.holdbacks),
         },
     }
     return sealed(body)

@@ -20,7 +20,7 @@ from router.control.authors import Author
 from router.control.keys import REVISION_FIELD, RawFault, key_of
 from router.control.parse import parse
 from router.control.revision import rev_of
-from router.control.rules import ServiceRules, say_changes
+from router.control.rules import ServiceRules, say_changes, say_holdbacks
 from router.control.weights import ATTEMPTS, Change, Current, Refused, read_current
 from router.core.live import Live
 
@@ -169,7 +169,12 @@ async def _try_move(
 
 def _held(live: Live) -> dict[bytes, bytes]:
     """Where the hash is missing, instances hold what they know: one that is there again without that would lift it."""
-    held = {b"kill": " ".join(live.killed), b"freeze": live.freeze, b"drain": " ".join(live.drained)}
+    held = {
+        b"kill": " ".join(live.killed),
+        b"freeze": live.freeze,
+        b"drain": " ".join(live.drained),
+        b"holdback": say_holdbacks(live),
+    }
     return {name: value.encode() for name, value in held.items() if value}
 
 

@@ -1,4 +1,4 @@
-"""Connections to Redis: from a URL (redis://, rediss://, unix://) to a connection or a client with our limits.
+"""Connections to Redis: from a URL of any kind (``redis_url``) to a connection or a client with our limits.
 
 The watcher's connection never retries on its own (the watcher reconnects, and knows that it did); a client for single
 commands retries once, because an idle pooled connection is dead after a restart of the server.
@@ -7,13 +7,18 @@ commands retries once, because an idle pooled connection is dead after a restart
 from __future__ import annotations
 
 import inspect
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -22,11 +27,17 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from router.config.redis_url import Account, Address, RedisTarget, parse_redis_url
+from router.config.redis_url import safe_url as safe_url
+from router.control.cluster import ClusterClient
+from router.control.directory import ASK_SECONDS, Ask, Directory, Sentinels, Slots
 
 REPLY_SECONDS: Final = 1.0
 """How long a reply may take; with the heartbeat of 1 s this bounds staleness to about 2 s."""
-SCHEMES: Final = ("redis", "rediss", "unix")
+_NO_FILES: Final[Mapping[str, str]] = {}
 
 
 class BadURL(ValueError):
@@ -50,41 +61,188 @@ def _quiet() -> dict[str, Any]:
     return quiet
 
 
-def _pool(url: str, *, retries: int, protocol: int, reply_seconds: float) -> ConnectionPool:
-    if urlsplit(url).scheme not in SCHEMES:
-        raise BadURL(f"{safe_url(url)} is not a Redis URL: it begins with redis://, rediss:// or unix://")
+class FileCredentials(CredentialProvider):
+    """User and password, read at each connect where they are in files: a rotated secret is taken without a restart."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        one = self._account
+        user = _secret("username_file", one.username_file) if one.username_file else one.username
+        password = _secret("password_file", one.password_file) if one.password_file else one.password
+        return (user, password) if user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """redis-py's own logs a warning each time."""
+        return self.get_credentials()
+
+
+def _secret(option: str, path: str) -> str:
+    text = _readable(option, path).decode("utf-8", "replace").rstrip("\r\n")
+    if not text:
+        raise RedisConnectionError(f"{option} {path} of the Redis URL is empty: write the secret into it")
+    return text
+
+
+def _readable(option: str, path: str) -> bytes:
     try:
-        pool: ConnectionPool = ConnectionPool.from_url(
-            url, protocol=protocol, socket_timeout=reply_seconds, socket_connect_timeout=REPLY_SECONDS,
-            retry=Retry(NoBackoff(), retries), **_quiet(),
-        )  # fmt: skip
-    except (ValueError, TypeError, RedisError) as error:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RedisConnectionError(
+            f"{option} {path} of the Redis URL cannot be read ({error.strerror}): name a file that the router may read"
+        ) from None
+
+
+class _Found(Connection):
+    """A connection that learns at each connect where to go, and looks at its files."""
+
+    def __init__(
+        self, *, directory: Directory | None = None, key: str = "", files: Mapping[str, str] = _NO_FILES, **more: Any
+    ) -> None:
+        super().__init__(**more)
+        self.directory, self.key, self.files = directory, key, files
+
+    async def _connect(self) -> None:
+        for option, path in self.files.items():
+            _readable(option, path)
+        if self.directory is not None:
+            self.host, self.port = await self.directory.find(self.key)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _FoundTls(_Found, SSLConnection):
+    """The same over TLS; the certificate has to name the address that was found."""
+
+
+class _FollowingPool(ConnectionPool):
+    """A pool for writers behind Sentinels: no connection to yesterday's primary is used for longer than a second."""
+
+    async def get_connection(self, *_: Any, **__: Any) -> AbstractConnection:
+        connection: Any = await super().get_connection()  # type: ignore[no-untyped-call]
+        try:
+            if await has_moved(connection):
+                await connection.disconnect()
+                await connection.connect()
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection  # type: ignore[no-any-return]
+
+
+async def has_moved(connection: AbstractConnection) -> bool:
+    """Whether its directory (Sentinels, Cluster) names another server now than the one it is connected to."""
+    if not isinstance(connection, _Found) or connection.directory is None:
+        return False
+    return await connection.directory.find(connection.key) != (connection.host, connection.port)
+
+
+def doubt(connection: AbstractConnection) -> None:
+    """The connection broke: who is the primary is asked again before the next one."""
+    if isinstance(connection, _Found) and connection.directory is not None:
+        connection.directory.forget()
+
+
+def _options(target: RedisTarget, account: Account, *, retries: int, protocol: int, seconds: float) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "db": target.db, "protocol": protocol, "socket_timeout": seconds, "socket_connect_timeout": REPLY_SECONDS,
+        "retry": Retry(NoBackoff(), retries), **_quiet(),
+    }  # fmt: skip
+    if account != Account():
+        options["credential_provider"] = FileCredentials(account)
+    if target.tls is not None:
+        options |= {name: value for name, value in target.tls.items() if name != "ssl_check_hostname"}
+        is_checked = target.tls.get("ssl_check_hostname", "true").lower() == "true"
+        options["ssl_check_hostname"] = is_checked and target.tls.get("ssl_cert_reqs") != "none"
+    return options
+
+
+def _target(url: str) -> RedisTarget:
+    try:
+        return parse_redis_url(url)
+    except ValueError as error:
         raise BadURL(f"{safe_url(url)} is not a Redis URL: {error}") from None
-    return pool
 
 
-def make_connection(url: str, *, protocol: int = 3, reply_seconds: float = REPLY_SECONDS) -> AbstractConnection:
-    """A fresh connection that is not connected yet and never retries. Raises ``BadURL``."""
-    pool = _pool(url, retries=0, protocol=protocol, reply_seconds=reply_seconds)
-    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+@cache
+def directory_of(url: str) -> Sentinels | Slots | None:
+    """One for each URL, so that all clients of this process ask once. Raises ``BadURL``."""
+    target = _target(url)
+    if target.kind == "sentinel":
+        return Sentinels(target.addresses, target.primary, _asking(replace(target, db=0), target.sentinel))
+    if target.kind == "cluster":
+        return Slots(target.addresses, _asking(target, target.account))
+    return None
+
+
+def _asking(target: RedisTarget, account: Account) -> Ask:
+    async def ask(address: Address, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        options = _options(target, account, retries=0, protocol=2, seconds=ASK_SECONDS)
+        kind = _Found if target.tls is None else _FoundTls
+        connection = kind(host=address[0], port=address[1], files=target.tls_files, **options)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            answers = []
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except NoPermissionError:
+                    raise
+                except ResponseError as error:
+                    answers.append(error)
+            return answers
+        finally:
+            await connection.disconnect(nowait=True)
+
+    return ask
+
+
+def _pool(url: str, *, retries: int, protocol: int, seconds: float, key: str = "", at: Address | None = None) -> Any:
+    target = _target(url)
+    options = _options(target, target.account, retries=retries, protocol=protocol, seconds=seconds)
+    if target.kind == "unix":
+        return ConnectionPool(connection_class=UnixDomainSocketConnection, path=target.path, **options)
+    kind = _Found if target.tls is None else _FoundTls
+    host, port = at or target.addresses[0]
+    options |= {"host": host, "port": port, "files": target.tls_files}
+    if at is None and target.kind != "one":
+        options |= {"directory": directory_of(url), "key": key}
+    pool = _FollowingPool if target.kind == "sentinel" else ConnectionPool
+    return pool(connection_class=kind, **options)
+
+
+def make_connection(
+    url: str, key: str = "", *, protocol: int = 3, reply_seconds: float = REPLY_SECONDS
+) -> AbstractConnection:
+    """A fresh connection that is not connected yet and never retries; in a cluster to the owner of ``key``'s slot.
+
+    Raises ``BadURL``.
+    """
+    pool = _pool(url, retries=0, protocol=protocol, seconds=reply_seconds, key=key)
+    connection: AbstractConnection = pool.make_connection()
     return connection
 
 
 def make_client(url: str) -> Redis:
     """A pooled client for single commands: one retry, one second. Close it with ``aclose``. Raises ``BadURL``."""
-    return Redis.from_pool(_pool(url, retries=1, protocol=3, reply_seconds=REPLY_SECONDS))
+    directory = directory_of(url)
+    if isinstance(directory, Slots):
+        return ClusterClient(
+            directory, lambda address: _pool(url, retries=1, protocol=3, seconds=REPLY_SECONDS, at=address)
+        )
+    return Redis.from_pool(_pool(url, retries=1, protocol=3, seconds=REPLY_SECONDS))
 
 
-def safe_url(url: str) -> str:
-    """The URL as it may be shown: without its password."""
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-    except ValueError:
-        return "(a URL that cannot be read)"
-    where = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{where}"))
+def by_hand(url: str, command: str) -> str:
+    """What a person may type instead. redis-cli knows no Sentinels, and follows a Cluster with ``-c`` alone."""
+    target = _target(url)
+    if target.kind == "sentinel":
+        return f"ring-router redis {command}"
+    if target.kind == "cluster":
+        host, port = target.addresses[0]
+        return f"redis-cli -c {'--tls ' if target.tls is not None else ''}-h {host} -p {port} {command}"
+    return f"redis-cli -u {shlex.quote(safe_url(url))} {command}"
 
 
 def error_kind(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from router.control.keys import MAX_FIELDS, REVISION_FIELD, HashName, RawFault, RawHash, RawService, key_of
@@ -52,7 +52,7 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: floa
     if control is None and _is_missing(raw.control) and weights is not None:
         control = _Control()  # nothing is switched on; only a valid weights hash beside it proves that nobody flushed
     if control is None:
-        control = _Control(held.killed, held.freeze, held.drained)
+        control = _Control(held.killed, held.freeze, held.drained, held.holdbacks)
         is_control_held = True
     else:
         is_control_held = False
@@ -67,6 +67,7 @@ def parse(raw: RawService, rules: ServiceRules, previous: Live | None, now: floa
         revoked=held.revoked if revoked is None else revoked.fields,
         revoked_until=held.revoked_until if revoked is None else revoked.until,
         widened_at=held.widened_at,
+        holdbacks=control.holdbacks,
     )
     if weights is not None:
         if refused := refused_weights(proposed, previous, rules, now):
@@ -101,6 +102,7 @@ def fit(live: Live, rules: ServiceRules) -> Live:
         revoked=live.revoked,
         revoked_until=live.revoked_until,
         widened_at=live.widened_at,
+        holdbacks={ring: points for ring, points in live.holdbacks.items() if ring in rules.rings[:-1]},
     )
     if sum(rules.effective_weights(fitted).values()) > WHOLE:
         fitted = replace(fitted, weights={}, revision="")
@@ -126,6 +128,7 @@ class _Control:
     killed: tuple[str, ...] = ()
     freeze: str = ""
     drained: tuple[str, ...] = ()
+    holdbacks: Mapping[str, int] = field(default_factory=dict)
 
 
 def _is_missing(raw: RawHash) -> bool:
@@ -239,6 +242,7 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
     killed: set[str] = set()
     freeze = ""
     drained: tuple[str, ...] = ()
+    holdbacks: dict[str, int] = {}
     for name, value in sorted(fields.items()):
         match text_of(name):
             case "freeze":
@@ -268,13 +272,48 @@ def _control(fields: Mapping[bytes, bytes] | None, rules: ServiceRules, problems
                         f"HSET {key_of(rules.name, 'versions')} RING VERSION gives its rings another one."
                     )
                     bad.append(Refusal(key, "drain", show(value), "out_of_range", message))
-            case field if field == REVISION_FIELD:
+            case "holdback":
+                holdbacks = _holdbacks(key, value, rules, bad)
+            case other if other == REVISION_FIELD:
                 continue
             case _:
-                message = f"{key} knows the fields kill, freeze and drain, not {show(name)}: HDEL {key} {show(name)}"
+                message = (
+                    f"{key} knows the fields kill, freeze, drain and holdback, not {show(name)}: "
+                    f"HDEL {key} {show(name)}"
+                )
                 bad.append(Refusal(key, show(name), show(value), "unknown_field", message))
     problems.extend(bad[:REPORTED])
-    return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze, drained)
+    return None if bad else _Control(tuple(ring for ring in rules.rings if ring in killed), freeze, drained, holdbacks)
+
+
+def _holdbacks(key: str, value: bytes, rules: ServiceRules, bad: list[Refusal]) -> dict[str, int]:
+    """``early=50 beta=10`` in the order of the rings; 0 is none."""
+    found: dict[str, int] = {}
+    for word in words_of(text_of(value)):
+        ring, _, points = word.partition("=")
+        held = basis_points_of(points.encode())
+        remedy = f"HSET {key} holdback '{ring if ring in rules.rings[:-1] else rules.rings[0]}=10'"
+        if ring == rules.default_ring:
+            message = (
+                f"{ring} is the default ring: there is no ring further out whose version its users could keep. "
+                f"{remedy} is for another one."
+            )
+            bad.append(Refusal(key, "holdback", show(value), "default_ring", message))
+        elif ring not in rules.rings:
+            message = f"holdback names no ring of {rules.name}: {show(ring.encode())}. {_rings(ring, rules)}. {remedy}"
+            bad.append(Refusal(key, "holdback", show(value), "unknown_ring", message))
+        elif held is None or held > WHOLE:
+            message = (
+                f"the holdback {show(word.encode())} is not a ring and a percentage from 0 to 100 with at most two "
+                f"decimals: {remedy}"
+            )
+            bad.append(Refusal(key, "holdback", show(value), "out_of_range", message))
+        elif ring in found:
+            message = f"holdback names {ring} twice: {remedy}"
+            bad.append(Refusal(key, "holdback", show(value), "out_of_range", message))
+        else:
+            found[ring] = held
+    return {ring: found[ring] for ring in rules.rings if found.get(ring)}
 
 
 def _revoked(raw: RawHash, rules: ServiceRules, held: Live, now: float, problems: list[Refusal]) -> Revoked | None:
@@ -294,10 +333,9 @@ def _held(raw: RawService, rules: ServiceRules, held: Live, *, is_control_held: 
         missing.append(("weights", "`ring-router weights reset` goes back to the config file"))
     if _is_missing(raw.versions) and held.versions:
         missing.append(("versions", "HSET the version that a ring shall run"))
-    if _is_missing(raw.control) and is_control_held and (held.killed or held.freeze or held.drained):
-        missing.append(
-            ("control", f"HSET {key_of(rules.name, 'control')} kill '' freeze '' drain '' switches all of them off")
-        )
+    if _is_missing(raw.control) and is_control_held and (held.killed or held.freeze or held.drained or held.holdbacks):
+        key = key_of(rules.name, "control")
+        missing.append(("control", f"HSET {key} kill '' freeze '' drain '' holdback '' switches all of them off"))
     return [
         Refusal(
             key_of(rules.name, name), "", "", "held_missing",

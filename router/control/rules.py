@@ -105,6 +105,11 @@ def say_weights(rules: ServiceRules, live: Live) -> str:
     return ", ".join(f"{ring} {percent(points)}" for ring, points in weights.items())
 
 
+def say_holdbacks(live: Live) -> str:
+    """As the control hash has them: ``early=50 beta=10``"""
+    return " ".join(f"{ring}={percent(points)}" for ring, points in live.holdbacks.items())
+
+
 def say_changes(rules: ServiceRules, before: Live, after: Live) -> list[str]:
     """What routes differently, with the old and the new value: ``canary 1 → 5 percent``."""
     words = []
@@ -120,6 +125,10 @@ def say_changes(rules: ServiceRules, before: Live, after: Live) -> list[str]:
         words.append(f"killed {' '.join(before.killed) or 'none'} → {' '.join(after.killed) or 'none'}")
     if after.drained != before.drained:
         words.append(f"drained {' '.join(before.drained) or 'none'} → {' '.join(after.drained) or 'none'}")
+    for ring in rules.rings[:-1]:
+        was, now = before.holdbacks.get(ring, 0), after.holdbacks.get(ring, 0)
+        if was != now:
+            words.append(f"{ring} holds back {percent(was)} → {percent(now)} percent of its users")
     if after.revoked != before.revoked:
         words.append(f"passes and keys revoked {len(before.revoked)} → {len(after.revoked)}")
     if after.freeze != before.freeze:

@@ -74,6 +74,7 @@ class Service:
             "killed": list(live.killed),
             "freeze": live.freeze,
             "drained": list(live.drained),
+            "holdbacks": {ring: percent(points) for ring, points in live.holdbacks.items()},
             "revoked": len(live.revoked),
             "widened_at": round(live.widened_at, 3),
             "notes": self.notes,

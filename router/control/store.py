@@ -26,7 +26,8 @@ from router.control.revision import rev_of
 from router.control.rules import ServiceRules, say_changes, say_weights
 from router.control.service import Service, Source, say_unknown
 from router.control.status import StatusWriter
-from router.control.watch import POLL_SECONDS, LinkState, MemberFollower, Watcher
+from router.control.watch import POLL_SECONDS, LinkState, MemberFollower
+from router.control.watchers import Watchers
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import Histogram
@@ -70,12 +71,14 @@ class Store:
         self._status_error = ""
         self._first_read = asyncio.Event()
         self._is_started = False
-        self._read_at = time.monotonic()
+        self._began_at = time.monotonic()
+        self._read_at: dict[str, float] = {}
+        """Service → when it was read last; those of a cluster are read apart."""
         self._said_state: State = "off"
         self._said_at: dict[State, float] = {}
         self._generation = 0
         self._warnings = _NOTHING
-        self.watcher: Watcher | None = None
+        self.watcher: Watchers | None = None
         self.state: State = "off" if url is None else "down"
         self.last_error = ""
         self.errors_total: Counter[str] = Counter()
@@ -111,10 +114,16 @@ class Store:
         known = self._services.get(service)
         return "config" if known is None else known.source
 
+    def is_up(self) -> bool:
+        """Whether Redis answers, with pushes or without."""
+        return self.state in ("live", "poll")
+
     @property
     def staleness_seconds(self) -> float:
-        """Since the last complete read of Redis (or since the start); 0 without Redis."""
-        return 0.0 if self._url is None else time.monotonic() - self._read_at
+        """Since the service that waits longest was read (or since the start); 0 without Redis."""
+        if self._url is None:
+            return 0.0
+        return time.monotonic() - min((self._read_at.get(name, self._began_at) for name in self._services), default=0)
 
     def note_applied(self, spec: SnapshotSpec, warnings: Mapping[str, tuple[str, ...]] = _NOTHING) -> None:
         """This snapshot routes now: to be said in the status, with what it could not do of what is live.
@@ -150,7 +159,7 @@ class Store:
         """Load the last known good values, start watching, and give Redis half a second to say what is live."""
         for service in self._services.values():
             self._load(service)
-        self._read_at = time.monotonic()
+        self._began_at = time.monotonic()
         if self._url is not None:
             await self._ask_fellows(self._url)
             self._tasks.append(spawn(self._keeper.run(), name="last known good"))
@@ -222,7 +231,7 @@ class Store:
             spawn(end(self._watching), name="end of a Redis watcher")
         self._watching = self.watcher = None
         if self._url is not None and self._services:
-            self.watcher = Watcher(
+            self.watcher = Watchers(
                 self._url, self._services, self._read, self._link, name=self._instance, members=self._members
             )
             self._watching = spawn(self.watcher.run(), name="Redis watcher")
@@ -245,14 +254,14 @@ class Store:
         index = histogram_index(micros)
         self.poll_durations[index] = self.poll_durations.get(index, 0) + 1
         self.poll_micros += micros
-        if len(raw) == len(self._services):
-            self._read_at = time.monotonic()
+        self._read_at |= dict.fromkeys(raw, time.monotonic())
         has_changed = False
         for name, hashes in raw.items():
             service = self._services.get(name)
             if service is not None and (service.raw != hashes or 0 < service.again_at <= time.time()):
                 has_changed |= self._apply(service, hashes)
-        self._first_read.set()
+        if self._services.keys() <= self._read_at.keys():
+            self._first_read.set()
         self._say_link()
         if has_changed and self._is_started:
             try:

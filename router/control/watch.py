@@ -31,7 +31,7 @@ from router.control.keys import (
     members_prefix,
     members_revision_key,
 )
-from router.control.link import REPLY_SECONDS, make_connection
+from router.control.link import REPLY_SECONDS, doubt, has_moved, make_connection
 
 LinkState = Literal["live", "poll", "down"]
 OnRead = Callable[[Mapping[str, RawService], float], None]
@@ -135,7 +135,7 @@ class Watcher:
             await asyncio.sleep(self._uniform(0.0, highest))
 
     async def _session(self) -> None:
-        connection = make_connection(self.url)
+        connection = make_connection(self.url, key_of(self.services[0], "weights"))
         self.connection = connection
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -143,6 +143,9 @@ class Watcher:
             await self._introduce(connection)
             refusal = await self._track(connection)  # track first, read afterwards: no gap
             await self._follow(connection, "live" if refusal is None else "poll", refusal)
+        except Exception:
+            doubt(connection)
+            raise
         finally:
             self.connection = None
             await connection.disconnect(nowait=True)
@@ -200,6 +203,8 @@ class Watcher:
                 continue
             if (left := last_read + MIN_GAP_SECONDS - now) > 0:
                 await asyncio.sleep(left)
+            if is_full and await has_moved(connection):
+                raise RedisConnectionError("another server is the primary now")
             services = self.services if is_full else tuple(self._dirty)
             self._dirty.difference_update(services)  # before the read: a push during it marks the service again
             last_read = loop.time()

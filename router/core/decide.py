@@ -6,9 +6,9 @@ from bisect import bisect_right
 
 from xxhash import xxh64_intdigest
 
-from router.core.hashing import BUCKETS, UserKey, fingerprint
+from router.core.hashing import BUCKETS, UserKey, bucket_of, fingerprint
 from router.core.request import UNKNOWN, Request, cookie_value, fingerprint_of
-from router.core.snapshot import Decision, Service
+from router.core.snapshot import Decision, Holdback, Service
 
 
 def identify(service: Service, request: Request) -> UserKey | None:
@@ -28,6 +28,8 @@ def identify(service: Service, request: Request) -> UserKey | None:
 def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
     """The published precedence: kill > override > propagated > denied > members > rules > hash > default.
 
+    It gives the ring. Its version is the ring's, but for those whom a holdback leaves with the next one outward.
+
     Kills are in the tables already. ``key`` is what ``identify`` returned, or a freshly minted anonymous one; it is
     noted in the request.
     """
@@ -37,7 +39,8 @@ def decide(service: Service, request: Request, key: UserKey | None) -> Decision:
         if forced is not None:
             return forced
     if service.is_intricate:
-        return _decide_with_care(service, request, key)
+        decision = _decide_with_care(service, request, key)
+        return decision if key is None or not service.holdbacks else _or_held_back(service, request, key, decision)
     if key is not None and service.members:
         member = service.members.get(key)
         if member is not None:
@@ -82,6 +85,25 @@ def _decide_with_care(service: Service, request: Request, key: UserKey | None) -
     if key is None:
         return service.default
     return landing(service, hashed_place(service, request, key), denied)
+
+
+def _or_held_back(service: Service, request: Request, key: UserKey, decision: Decision) -> Decision:
+    """The ring is what it is; some of its users keep the version of the next one outward (``Holdback``)."""
+    holdback = service.holdbacks.get(decision.index)
+    if holdback is None or holdback_bucket(holdback, request, key) >= holdback.basis_points:
+        return decision
+    return holdback.decision
+
+
+def holdback_bucket(holdback: Holdback, request: Request, key: UserKey) -> int:
+    """Where a user is in the hash space of a holdback; of two keys' buckets the one that is held back sooner.
+
+    It goes by the keys that are hashed for the ring (``take_notes``), so that a login changes no version.
+    """
+    bucket = bucket_of(key if request.hashed is None else request.hashed, holdback.salt)
+    if request.outer is not None:
+        bucket = min(bucket, bucket_of(request.outer, holdback.salt))
+    return bucket
 
 
 def landing(service: Service, place: int, denied: int) -> Decision:

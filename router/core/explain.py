@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 from router.core.audience import ConditionSpec, IdentityKind
 from router.core.conditions import DENIED_SALT, SHARE_SALT, compile_condition, share_bucket
-from router.core.decide import decide, denied_places, hashed_place, identify, landing, member_decision, take_notes
+from router.core.decide import (
+    decide,
+    denied_places,
+    hashed_place,
+    holdback_bucket,
+    identify,
+    landing,
+    member_decision,
+    take_notes,
+)
 from router.core.hashing import BUCKETS, UserKey, bucket_of
 from router.core.identity import finder_of, raw_finder
 from router.core.lookup import Tables, no_tables
@@ -117,6 +126,19 @@ class HashStep:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldbackStep:
+    """Of a ring that holds some of its users back: who of them, and whether this user is one. Basis points."""
+
+    ring: str
+    version: str
+    """Of the next ring outward, which they keep."""
+    basis_points: int
+    bucket: int
+    """Another one than that of ``HashStep``."""
+    is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """The whole way to a decision. ``hash`` is None when there is no key; ``mints`` is the cookie a proxy would set.
 
@@ -137,6 +159,8 @@ class Trace:
     """Rings whose members stand in a table as well."""
     rules: tuple[RuleStep, ...]
     hash: HashStep | None
+    holdback: HoldbackStep | None
+    """None where the ring has none, or the user is in it by an override or the call chain, or has no key."""
     killed: tuple[str, ...]
     decision: Decision
 
@@ -165,6 +189,7 @@ def explain(service: Service, request: Request, tables: Tables = no_tables) -> T
         tables=tuple(ring.name for ring in service.spec.rings if ring.tables),
         rules=_rule_steps(service, request, tables, decision),
         hash=_hash_step(service, request, key, denied) if key is not None else None,
+        holdback=_holdback_step(service, request, key, decision) if key is not None else None,
         killed=tuple(ring.name for ring in service.spec.rings[:-1] if ring.name in service.spec.killed),
         decision=decision,
     )
@@ -241,6 +266,19 @@ def _hash_step(service: Service, request: Request, key: UserKey, denied: int) ->
         outer_border=BUCKETS if is_default else service.bounds[at],
         is_default=is_default,
     )
+
+
+def _holdback_step(service: Service, request: Request, key: UserKey, decision: Decision) -> HoldbackStep | None:
+    for index, holdback in service.holdbacks.items():
+        if decision.index in (index, holdback.decision.index):
+            return HoldbackStep(
+                ring=decision.ring,
+                version=holdback.decision.version,
+                basis_points=holdback.basis_points,
+                bucket=holdback_bucket(holdback, request, key),
+                is_held=decision is holdback.decision,
+            )
+    return None
 
 
 def find_out(spec: ConditionSpec, request: Request, tables: Tables = no_tables, salt: bytes = SHARE_SALT) -> Finding:

@@ -23,6 +23,11 @@ def bucket_of(key: bytes, salt: bytes = b"") -> int:
     return xxh64_intdigest(salt + key) % BUCKETS
 
 
+def holdback_salt(ring: str, salt: bytes = b"") -> bytes:
+    """What stands before a key in the hash of a ring's holdback, which is independent of where the user's bucket is."""
+    return b"holdback\0" + ring.encode() + b"\0" + salt
+
+
 def fingerprint(key: bytes) -> int:
     """The 64 bits under which member tables list a key; the bucket is taken of the same where the salt is empty."""
     return xxh64_intdigest(key)

@@ -1,5 +1,5 @@
-"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze, drains and what
-is revoked.
+"""What operators change live, per service, as validated plain data: weights, versions, kills, freeze, drains, holdbacks
+and what is revoked.
 
 ``control`` makes it from Redis or from the last-known-good file; ``config`` folds it into the snapshot. An absent value
 means "as the config file says", never "nobody".
@@ -31,5 +31,8 @@ class Live:
     """Passes that count no more, sorted: ``pass:<id>``, and ``key:<id>`` for all that a key has signed."""
     revoked_until: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Of those of them that end by themselves, Unix time. It routes nobody."""
+    holdbacks: Mapping[str, int] = field(default_factory=dict)
+    """Ring → basis points of its users who keep the version of the next ring outward; never 0, never the default
+    ring's."""
     widened_at: float = field(default=0.0, compare=False)
     """Unix time at which live weights last widened an audience; 0: not known. It routes nobody."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
 from router.core.conditions import DENIED_SALT, SHARE_SALT, asks_for_keys, condition_headers, condition_needs
-from router.core.hashing import BUCKETS, UserKey
+from router.core.hashing import BUCKETS, UserKey, holdback_salt
 from router.core.identity import Finder, IdentitySource, finder_of, plain_source
 from router.core.lookup import Lookup, Tables, no_tables
 from router.core.rules import RuleIndex
@@ -48,6 +48,15 @@ class Decision:
     version: str
     reason: Reason
     place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holdback:
+    """Who of a decision's users gets another one in its place: same ring, same reason, the next version outward."""
+
+    basis_points: int
+    salt: bytes
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +102,8 @@ class Service:
     memberships: Mapping[UserKey, tuple[Decision, ...]]
     """Of those who are members of several rings: all of them, the inner one first."""
     rules_by_ring: tuple[tuple[int, RuleIndex[Decision]], ...]
+    holdbacks: Mapping[int, Holdback]
+    """By the index of the decision in whose place it is."""
 
     def __repr__(self) -> str:
         return f"<Service {self.spec.name} rings={len(self.spec.rings)} bounds={self.bounds}>"
@@ -199,6 +210,7 @@ class _Decisions:
     def __init__(self, rings: tuple[RingSpec, ...]) -> None:
         self._rings = rings
         self._made: dict[tuple[int, Reason], Decision] = {}
+        self._held: list[Decision] = []
 
     def of(self, place: int, reason: Reason) -> Decision:
         made = self._made.get((place, reason))
@@ -208,8 +220,23 @@ class _Decisions:
             self._made[place, reason] = made
         return made
 
+    def holdbacks(self, place: int, outer: int, salt: bytes) -> dict[int, Holdback]:
+        """For the decisions that there are for a ring, those of its users who keep the version of a ring further out.
+
+        Call it when all others are made.
+        """
+        ring, version = self._rings[place], self._rings[outer].version
+        found: dict[int, Holdback] = {}
+        for reason in (Reason.MEMBER, Reason.RULE, Reason.HASH):
+            made = self._made.get((place, reason))
+            if made is not None and version != ring.version:
+                index = len(self._made) + len(self._held)
+                self._held.append(Decision(index, ring.name, version, reason, place))
+                found[made.index] = Holdback(ring.holdback, holdback_salt(ring.name, salt), self._held[-1])
+        return found
+
     def all(self) -> tuple[Decision, ...]:
-        return tuple(self._made.values())
+        return (*self._made.values(), *self._held)
 
 
 def compile_service(
@@ -261,6 +288,13 @@ def compile_service(
     has_two = anonymous is not None and len(spec.identity) > 1 and spec.login != "user_wins"
     conditions = _conditions(spec)
     needs = _needs(spec, conditions)
+    overrides = {name: decisions.of(place, Reason.OVERRIDE) for name, place in landings.items()}
+    propagated = {name: decisions.of(place, Reason.PROPAGATED) for name, place in landings.items()}
+    astray = decisions.of(last, Reason.PROPAGATED)
+    holdbacks: dict[int, Holdback] = {}
+    for i in open_rings[:-1]:
+        if spec.rings[i].holdback:
+            holdbacks |= decisions.holdbacks(i, lands_in[i + 1], salt)
     return Service(
         index=index,
         spec=spec,
@@ -276,16 +310,17 @@ def compile_service(
         bounds=tuple(accumulate(ring.basis_points for ring in spec.rings[:last])),
         by_hash=by_hash,
         default=default,
-        overrides={name: decisions.of(place, Reason.OVERRIDE) for name, place in landings.items()},
-        propagated={name: decisions.of(place, Reason.PROPAGATED) for name, place in landings.items()},
-        astray=decisions.of(last, Reason.PROPAGATED),
-        is_intricate=bool(denies or lists or has_two or any(asks_for_keys(one) for one in conditions)),
+        overrides=overrides,
+        propagated=propagated,
+        astray=astray,
+        is_intricate=bool(denies or lists or has_two or holdbacks or any(asks_for_keys(one) for one in conditions)),
         find_anonymous=finder_of(anonymous, signer) if anonymous is not None and has_two else None,
         takes_outer=spec.login == "outer_wins",
         tables=tuple(lists),
         denied=denied,
         memberships={key: tuple(ones) for key, ones in memberships.items() if denies and len(ones) > 1},
         rules_by_ring=tuple(rules_by_ring),
+        holdbacks=holdbacks,
         decisions=decisions.all(),
     )
 

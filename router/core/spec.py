@@ -107,6 +107,8 @@ class RingSpec:
     """Basis points that live weights have to leave the default ring; of another, those below which there is a warning.
     Only control reads it, and ``ceiling``: the most that live weights may widen this ring to."""
     ceiling: int = 10_000
+    holdback: int = 0
+    """Basis points of its users who keep the version of the next ring outward: a control among themselves."""
 
 
 @dataclass(frozen=True, slots=True)

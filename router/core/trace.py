@@ -25,7 +25,7 @@ class Proof:
 
 def as_plain(trace: Trace, proofs: Sequence[Proof] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
     """A trace as plain data, for JSON. Weights in percent; bytes that are not UTF-8 with backslashes."""
-    step, login = trace.hash, trace.login
+    step, login, held = trace.hash, trace.login, trace.holdback
     return {
         "service": trace.service,
         "identity": [
@@ -57,6 +57,15 @@ def as_plain(trace: Trace, proofs: Sequence[Proof] = (), notes: Sequence[str] = 
             "leaves_below_percent": None if step.is_default else (step.bucket + 1) / 100,
             "distance_outward_percent": None if step.is_default else step.may_narrow / 100,
             "distance_inward_percent": None if step.widen_to_move_inward is None else step.widen_to_move_inward / 100,
+        },
+        "holdback": None
+        if held is None
+        else {
+            "ring": held.ring,
+            "percent": held.basis_points / 100,
+            "at_percent": held.bucket / 100,
+            "version": held.version,
+            "held": held.is_held,
         },
         "killed": list(trace.killed),
         "decision": {

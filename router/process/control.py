@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvloop
-from aiohttp import web
 
 from router.admin.app import ADMIN, create_app
 from router.admin.shapes import News, NewsKind
@@ -28,6 +29,8 @@ from router.config.load import load_settings
 from router.config.settings import Settings
 from router.control.backends import Backends
 from router.control.board import Board, Found
+from router.control.conductor import Conductor
+from router.control.evidence import Evidence
 from router.control.fleet import Fleet
 from router.control.hub import Hub
 from router.control.jwks import Issuers
@@ -41,26 +44,24 @@ from router.control.trouble import Trouble, news, troubles, warning
 from router.control.unhealthy import warnings_of, widened
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
+from router.process.admin_site import AdminSite
 from router.process.config_file import ConfigFile
 from router.process.experience import Experience
 from router.process.lifetime import end_with_parent, unblock_signals
 from router.process.past import Memory
 from router.process.restarts import Restarts
 from router.process.rings import Rings
+from router.process.surroundings import Surroundings
 from router.process.view import ControlView
 from router.proxy.tls import client_context
+from router.rollout.progress import Progress
 from router.telemetry.counters import VersionKey
 from router.telemetry.log import configure
 from router.telemetry.tasks import spawn
 
 CONFIG_POLL_SECONDS: Final = 1.0
 """A ConfigMap is swapped through symlinks, which inotify on the file does not see: the content is polled."""
-LONGEST_LINE: Final = 64 * 1024
-"""Of an admin request: /explain has a whole request in its query."""
 COLLECT_SECONDS: Final = 1.0
-ADMIN_POLL_SECONDS: Final = 0.02
-ADMIN_PATIENCE_SECONDS: Final = 1.0
-"""For a connection that was accepted to ask, and be answered, before what is idle is closed."""
 
 
 class Control:
@@ -77,12 +78,7 @@ class Control:
         *,
         waits: bool = False,
     ) -> None:
-        self._admin = admin
-        self._waits = waits
-        """Whether another control answers on the admin socket until the workers of this one serve."""
         self._is_stopping = False
-        self._yields = asyncio.Event()
-        self._site: web.BaseSite | None = None
         self.config = ConfigFile(path, settings, listen, self._accept_config)
         self.redis = settings.redis
         self.listen = listen
@@ -100,6 +96,7 @@ class Control:
         self.taps = Taps(self.hub.tap)
         self.hub.on_tapped = self.taps.taken
         self.backends = Backends(self._found_changed, client_context, log=self._log)
+        self.hub.on_trouble = self._envoy_in_trouble
         self.warnings: dict[str, tuple[str, ...]] = {}
         self.troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
@@ -108,17 +105,27 @@ class Control:
         self.store = Store(
             settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members
         )
-        self.people = People(settings.redis, lambda: self.store.state in ("live", "poll"), self._log)
+        self.people = People(settings.redis, self.store.is_up, self._log)
         self.hub.on_seen = self.people.saw
         self._live: dict[str, Live] = {}
         self._said_store = self.store.state
         self.experience = Experience(self.hub.take, self.people.arrived)
         self.fleet = self.experience.fleet = Fleet(
-            settings.redis, self.instance, lambda: list(self.config.settings.services), self.experience.own,
-            lambda: self.store.state in ("live", "poll"), self._log,
+            settings.redis, self.instance, self._services, self.experience.own, self.store.is_up, self._log
+        )
+        self.evidence = Evidence(
+            settings.redis, self.instance, self.hub, self.people.arrived, self.store.is_up, self._log
+        )
+        self.surroundings = Surroundings(self)
+        self.conductor = Conductor(
+            settings.redis, self.instance, f"{self.instance}:{uuid.uuid4().hex[:12]}",
+            self._services, self.surroundings, self.evidence.follow, self.store.is_up, self._rollout_changed, self._log,
         )  # fmt: skip
         self.look = ControlView(self, Rings(self, self.experience, self.fleet))
         self.admin = create_app(self.look)
+        self._site = AdminSite(
+            self.admin, self.look.settings, lambda: self.readiness()[0], self._log, admin, waits=waits
+        )
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -126,14 +133,9 @@ class Control:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        runner = web.AppRunner(self.admin, access_log=None, handle_signals=False, max_line_size=LONGEST_LINE)
-        await runner.setup()
         loop.add_signal_handler(signal.SIGUSR1, self._stopping)
-        loop.add_signal_handler(signal.SIGUSR2, self._yields.set)
-        yielding = spawn(self._yield_admin(runner), name="admin side, at a take-over")
-        opening = spawn(self._open_admin(runner), name="admin side")
-        if not self._waits:
-            await opening
+        loop.add_signal_handler(signal.SIGUSR2, self._site.yields.set)
+        await self._site.start()
         settings = self.config.settings
         # Redis and DNS have half a second to say what is live; then the workers get what there is.
         await asyncio.gather(
@@ -148,65 +150,35 @@ class Control:
             self.hub.publish(self.board.spec)
         self.people.start()
         self.fleet.start()
+        self.evidence.start()
+        await self.surroundings.start()
+        self.conductor.start()
         await self.hub.start()
+        # What start-up left behind is never garbage, and to walk it takes longer than to write a scrape.
+        gc.collect()
+        gc.freeze()
         watching = spawn(self._watch_config(), name="config file")
         collecting = spawn(self._collect(), name="history")
         await self._stop.wait()
-        if self._yields.is_set():
-            await yielding
+        await self._site.let_go()
         watching.cancel()
         collecting.cancel()
         self.taps.end()
         await self.backends.stop()
-        yielding.cancel()
         await self.issuers.stop()
         await self.members.stop()
         await self.people.stop()
         await self.fleet.stop()
+        await self.conductor.stop()
+        await self.surroundings.stop()
+        await self.evidence.stop()
         await self.store.stop()
         await self.hub.stop()
-        await runner.cleanup()
-
-    async def _open_admin(self, runner: web.AppRunner) -> None:
-        while self._waits and not self.readiness()[0]:  # noqa: ASYNC110 - readiness is a look, it tells nobody
-            await asyncio.sleep(ADMIN_POLL_SECONDS)
-        host, port = self.config.settings.admin.listen.host, self.config.settings.admin.listen.port
-        try:
-            site: web.BaseSite
-            if self._admin is not None:
-                site = web.SockSite(runner, self._admin)
-            else:
-                site = web.TCPSite(runner, host, port, reuse_address=True)
-            await site.start()
-            self._site = site
-            self._say_dashboard()
-        except OSError as error:
-            self._log.error(f"the admin side cannot listen on {host}:{port}: {error.strerror}; set `admin.listen`")
-
-    def _say_dashboard(self) -> None:
-        """Where no token is configured, the log is what tells the operator from a stranger."""
-        admin, link = self.look.settings(), self.admin[ADMIN].make_link()
-        if link is not None:
-            self._log.info(f"dashboard, for 10 minutes and one use: http://{admin.listen}{link}")
-        elif not admin.tokens:
-            self._log.warning(
-                f"nobody can use the API on {admin.listen}: it is not loopback, and `admin.tokens` is empty; "
-                f"`ring-router token` makes one"
-            )
+        await self._site.stop()
 
     def _stopping(self) -> None:
         """SIGUSR1: the router is about to stop, and says so before it does."""
         self._is_stopping = True
-
-    async def _yield_admin(self, runner: web.AppRunner) -> None:
-        """SIGUSR2: another control answers on the admin socket from now on."""
-        await self._yields.wait()
-        if self._site is not None:
-            await self._site.stop()
-        await asyncio.sleep(ADMIN_PATIENCE_SECONDS)
-        if runner.server is not None:
-            runner.server.pre_shutdown()  # kept connections would go on hearing of this one
-        await self.admin[ADMIN].feed.stop()
 
     # -- what changes routing ------------------------------------------------------------------------------------------
 
@@ -243,7 +215,20 @@ class Control:
         self.people.installed(spec)
         self.experience.installed(spec)
         self._say_warnings(before, spec)
-        self.store.note_applied(spec, self.warnings)
+        self.store.note_applied(spec, self._all_warnings())
+
+    def _all_warnings(self) -> dict[str, tuple[str, ...]]:
+        """By service; what is wrong with Envoy concerns all that it routes."""
+        troubles = self.hub.troubles
+        if not troubles:
+            return self.warnings
+        return {name: (*self.warnings.get(name, ()), *troubles) for name in self.config.settings.services}
+
+    def _envoy_in_trouble(self) -> None:
+        """The bridge has logged it; here it is said where operators look."""
+        if self.board.spec is not None:
+            self.store.note_applied(self.board.spec, self._all_warnings())
+        self._tell("warning", None, list(self.hub.troubles) or ["Envoy is well again"])
 
     def _say_warnings(self, before: SnapshotSpec | None, after: SnapshotSpec) -> None:
         """Each once: when a ring's version has nobody left, and when such a ring is widened all the same."""
@@ -299,7 +284,10 @@ class Control:
     def said_of(self, service: str) -> list[str]:
         """What operators should know of a service, as sentences."""
         found = (warning(key[1], one) for key, one in self.troubles.items() if key[0] == service)
-        return [*self.warnings.get(service, ()), *found]
+        return [*self.warnings.get(service, ()), *self.hub.troubles, *found]
+
+    def _services(self) -> list[str]:
+        return list(self.config.settings.services)
 
     def reload(self) -> str:
         """SIGHUP and the API: look at the file now, and say so whatever comes of it."""
@@ -320,6 +308,11 @@ class Control:
         self.backends.update(settings)
         self._refresh(self.store.live)
 
+    def _rollout_changed(self, service: str, before: Progress | None, now: Progress) -> None:
+        """A plain tick is news without a sentence."""
+        known = before.events[-1].at if before is not None and before.id == now.id and before.events else 0.0
+        self._tell("rollout", service, [event.sentence for event in now.events if event.at > known and event.sentence])
+
     def _tell(self, kind: NewsKind, service: str | None, sentences: list[str]) -> None:
         """Whoever looks at the dashboard hears of it now."""
         spec = self.board.spec
@@ -331,18 +324,21 @@ class Control:
     def readiness(self) -> tuple[bool, str]:
         if self._is_stopping:
             return False, "stopping"
-        if self._yields.is_set():
+        if self._site.yields.is_set():
             return True, "ready"  # the successor is, and whoever asked here was on the way before it took over
         hub = self.hub
         having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)
         if having < hub.expected:
-            return False, f"not ready: {having} of {hub.expected} workers have a snapshot"
+            why = f": {hub.troubles[0]}" if hub.troubles else ""
+            return False, f"not ready: {having} of {hub.expected} workers have a snapshot{why}"
         if self.store.state == "down":
             places = {"redis": "memory", "disk": "disk", "config": "the config file"}
             sources = sorted({places[self.store.source(name)] for name in self.config.settings.services})
             return True, f"ready, degraded: Redis is down, weights come from {' and '.join(sources)}"
         if self.issuers.missing:
             return True, f"ready, degraded: no keys of {', '.join(self.issuers.missing)}, whose tokens are not believed"
+        if hub.troubles:
+            return True, f"ready, degraded: {hub.troubles[0]}"
         return True, "ready"
 
 

@@ -8,6 +8,7 @@ one in which versions or weights changed begins a new epoch and counts for none.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 from router.core.snapshot import default_basis_points
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.rollout.view import Counts, Epoch, RingCounts, after, begin
-from router.telemetry.buckets import BUCKET_SECONDS, Piece, Pieces, bucket_of, merged
+from router.telemetry.buckets import BUCKET_SECONDS, Piece, Pieces, bucket_of, merged, put
 from router.telemetry.counters import RingKey
 from router.telemetry.history import History
 
@@ -23,6 +24,9 @@ WINDOW_BUCKETS: Final = 6
 """Beside the one that fills: 60 to 70 seconds."""
 REPORT_SECONDS: Final = 1.0
 """What workers report has happened in the second before."""
+CLOSED_AT_ONCE: Final = 50
+"""Services whose bucket is added up in one second; with more of them, so many that all are within the seconds below."""
+CLOSING_SECONDS: Final = 5
 SETTLE_SECONDS: Final = 2.0
 """After a change, until everybody's reports are of what came after it."""
 
@@ -71,7 +75,9 @@ class Experience:
         self._sums: dict[str, dict[tuple[str, str], Counts]] = {}
         self._epochs: dict[str, Epoch] = {}
         self._closed = bucket_of(clock())
-        """The last bucket that was added up."""
+        """The last bucket that is over."""
+        self._closing: deque[tuple[int, str]] = deque()
+        """Buckets that are over, and the services whose counts in them are not added up yet."""
 
     def own(self, bucket: int) -> dict[str, Pieces]:
         """Service → what this instance counted in a bucket so far."""
@@ -101,13 +107,15 @@ class Experience:
         now, came = self._clock(), self._take()
         self.history.put(now, came)
         filling = bucket_of(now - REPORT_SECONDS)
+        own = self._own.setdefault(filling, {}) if came else {}
         for (service, ring, version), piece in came.items():
-            pieces = self._own.setdefault(filling, {}).setdefault(service, {})
-            pieces.setdefault((ring, version), Piece({}, {}, {})).add(piece)
+            put(own.setdefault(service, {}), (ring, version), piece)
         grace = REPORT_SECONDS + (self.fleet.lag_seconds if self.fleet is not None else 0.0)
         while (self._closed + 2) * BUCKET_SECONDS + grace <= now:
             self._closed = max(self._closed + 1, filling - WINDOW_BUCKETS)  # a clock that jumps has nothing in between
-            self._close(self._closed)
+            self._closing.extend([(self._closed, service) for service in self._known])
+        for _ in range(min(len(self._closing), max(CLOSED_AT_ONCE, -(-len(self._known) // CLOSING_SECONDS)))):
+            self._close(*self._closing.popleft())
         for old in [bucket for bucket in self._own if bucket < filling - WINDOW_BUCKETS - 1]:
             del self._own[old]
 
@@ -144,17 +152,19 @@ class Experience:
             ]
         return found
 
-    def _close(self, bucket: int) -> None:
-        """A bucket is over: one more tick of evidence."""
-        begun_at = bucket * BUCKET_SECONDS
-        for service, known in self._known.items():
-            others = {} if self.fleet is None else self.fleet.peers(bucket, service)
-            sums = self._sums.setdefault(service, {})
-            for place, piece in merged([self.own(bucket).get(service, {}), *others.values()]).items():
-                sums[place] = _sum(sums.get(place), piece.requests, piece.errors, piece.histogram)
-            rings = self.rings(service, sums)
-            is_clean = known.changed_at + SETTLE_SECONDS <= begun_at
-            self._epochs[service] = after(self._epochs.get(service), rings) if is_clean else begin(rings)
+    def _close(self, bucket: int, service: str) -> None:
+        """A service's bucket is over: one more tick of evidence."""
+        known = self._known.get(service)
+        if known is None:
+            return
+        others = {} if self.fleet is None else self.fleet.peers(bucket, service)
+        sums = self._sums.setdefault(service, {})
+        own = self.own(bucket).get(service, {})
+        for place, piece in (merged([own, *others.values()]) if others else own).items():
+            sums[place] = _sum(sums.get(place), piece.requests, piece.errors, piece.histogram)
+        rings = self.rings(service, sums)
+        is_clean = known.changed_at + SETTLE_SECONDS <= bucket * BUCKET_SECONDS
+        self._epochs[service] = after(self._epochs.get(service), rings) if is_clean else begin(rings)
 
 
 def _sum(before: Counts | None, requests: int, errors: int, more: dict[int, int]) -> Counts:

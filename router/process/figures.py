@@ -16,6 +16,7 @@ from router.control.jwks import Issuers
 from router.control.store import Store
 from router.process.past import Past
 from router.process.restarts import Restarts
+from router.process.rollout_figures import rollouts_figures
 from router.telemetry.exposition import (
     ConfigFigures,
     EndpointChecks,
@@ -49,6 +50,7 @@ def figures(control: Control) -> Figures:
         flips=past.flips,
         admin=past.admin,
         streams=len(control.admin[ADMIN].feed),
+        rollouts=rollouts_figures(control, past),
     )
 
 

@@ -16,7 +16,7 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from router.core.spec import SocketSpec
@@ -27,6 +27,8 @@ from router.proxy.tls import server_context
 BACKLOG: Final = 4096
 TAKEN_AT_ONCE: Final = 64
 """From the siblings' queues in one look: some milliseconds of work."""
+HANDSHAKE_SECONDS: Final = 1.0
+"""asyncio does not say who is in the middle of a TLS handshake; this long, a server that closes waits for them."""
 
 
 class Listening:
@@ -56,6 +58,14 @@ class Listening:
         self._server: asyncio.Server | None = None
         self._announced: asyncio.Task[None] | None = None
         self._context: ssl.SSLContext | None = None
+        self._coming: set[asyncio.Task[None]] = set()
+        """Those who were accepted, and whom the data plane does not know yet."""
+
+    def _receive(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        task = self._spawn(work, name=name)
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+        return task
 
     async def open(self, spec: SocketSpec) -> None:
         """Serve as ``spec`` says. Raises OSError for unusable certificates; what was served so far goes on."""
@@ -68,7 +78,7 @@ class Listening:
         copy = socket.socket(fileno=os.dup(self._listener.fileno()))
         copy.setblocking(False)
         if spec.proxy_protocol:
-            work = serve_announced(self._plane, self._door, copy, context)
+            work = serve_announced(self._plane, self._door, copy, context, self._receive)
             self._announced = self._spawn(work, name="PROXY protocol")
         else:
             self._server = await self._plane.loop.create_server(
@@ -106,12 +116,14 @@ class Listening:
                     break
                 left -= 1
                 connection.setblocking(False)
-                self._spawn(self._take(connection, spec), name="waited")
+                self._receive(self._take(connection, spec), name="waited")
         return not left
 
     async def close(self) -> list[asyncio.Task[None]]:
-        """Take those who were told that they are connected, and nobody after them; the tasks that do."""
-        taken = []
+        """Take those who were told that they are connected, and nobody after them; the tasks that do.
+
+        They end when the data plane knows everybody: before that it may look as if nobody were connected.
+        """
         if self._announced is not None:
             self._announced.cancel()
         # The siblings' too: the last one to close a socket is the last one who can serve its queue.
@@ -122,13 +134,15 @@ class Listening:
                 except OSError:
                     break
                 connection.setblocking(False)
-                taken.append(self._spawn(self._take(connection, self._spec), name="waited"))
+                self._receive(self._take(connection, self._spec), name="waited")
             listener.close()
         if self._server is not None:
             self._server.close()
+            if self._context is not None:
+                self._receive(asyncio.sleep(HANDSHAKE_SECONDS), name="handshakes")
         self._siblings.clear()
         self._spec = None
-        return taken
+        return list(self._coming)
 
     async def _take(self, connection: socket.socket, spec: SocketSpec | None) -> None:
         if spec is not None and spec.proxy_protocol:

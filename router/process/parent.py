@@ -27,7 +27,7 @@ from router.config.values import LONGEST_SOCKET_PATH, Address
 from router.process import orphans, sidecar
 from router.process.children import Child, how_it_ended
 from router.process.claims import Predecessor, Successor
-from router.process.notify import notify
+from router.process.notify import Watchdog, notify
 from router.process.ownership import Sockets
 from router.process.pulse import State
 from router.process.recycle import Recycler
@@ -66,9 +66,17 @@ class Manner:
     """The listeners, by number, that close first on SIGTERM."""
 
 
+@dataclass(frozen=True, slots=True)
+class Envoys:
+    """Those that serve in the place of workers: the directory that they watch, and their admin sides (host:port)."""
+
+    directory: Path
+    admin: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Parent:
-    """One running router."""
+    """One running router. With ``envoys`` its one worker is the bridge to them, and the addresses are theirs."""
 
     config: Path
     addresses: list[Address]
@@ -76,6 +84,7 @@ class Parent:
     manner: Manner
     admin: Address | None = None
     take_over: bool = False
+    envoys: Envoys | None = None
     children: list[Child] = field(default_factory=list)
     _sockets: Sockets = field(init=False)
     _predecessor: Predecessor | None = None
@@ -89,6 +98,7 @@ class Parent:
     _looked_at: float = 0.0
     _awake_since: float = 0.0
     _is_serving: bool = False
+    _watchdog: Watchdog = field(default_factory=Watchdog)
     _log: structlog.stdlib.BoundLogger = field(default_factory=structlog.get_logger)
 
     def run(self, announce: Callable[[], None] | None = None) -> int:
@@ -103,7 +113,7 @@ class Parent:
             self._predecessor = Predecessor.find(self.addresses)
             if self._predecessor is None:
                 self._log.info("nobody listens there who could be taken over from: starting as usual")
-        self._sockets = Sockets(self.addresses, self.workers, self.admin)
+        self._sockets = Sockets([] if self.envoys is not None else self.addresses, self.workers, self.admin)
         self._orphans = self._sockets.obtain(self._predecessor)
         self._successor = Successor(self._sockets.claims)
         self._runtime = Path(tempfile.mkdtemp(prefix=orphans.PREFIX))
@@ -138,6 +148,12 @@ class Parent:
         inherited = (restarts,) if admin is None else (restarts, admin.fileno())
         self.children.append(Child("control", control, inherited))
         self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._restarts, self._log)
+        if self.envoys is not None:
+            bridge = [*python, "router.process.bridge", *common, "--directory", str(self.envoys.directory),
+                      "--admin", *self.envoys.admin]  # fmt: skip
+            self._headcount = headcount_page(self.workers)
+            self.children.append(Child("bridge", bridge, has_pulse=True))
+            return
         headcount = self._headcount = headcount_page(self.workers)
         descriptors = (*self._sockets.descriptors(), headcount)
         for slot in range(self.workers):
@@ -178,6 +194,9 @@ class Parent:
 
     def _upgrade(self) -> None:
         """Start the program anew, as it is installed now; it takes over."""
+        if self.envoys is not None:
+            self._log.warning("nothing is to be taken over: Envoy serves on while the router is restarted")
+            return
         if self._upgrading is not None and self._upgrading.poll() is None:
             self._log.warning(f"pid {self._upgrading.pid} is about to take over already")
             return
@@ -211,6 +230,7 @@ class Parent:
         workers = self.children[1:]
         if not self._is_serving and all(child.is_serving for child in workers):
             self._serve()
+        self._watchdog.beat()
         successor = self._successor
         if successor is None:
             return False
@@ -251,6 +271,7 @@ class Parent:
     def _serve(self) -> None:
         """All workers serve, for the first time: those before may go."""
         self._is_serving = True
+        self._watchdog = Watchdog.wanted(os.environ)  # until now systemd listened to the one before, if to anybody
         before = self._predecessor
         if before is not None:
             self._log.info(f"took over from pid {before.pid}")
@@ -289,6 +310,7 @@ class Parent:
         self.children[0].signal(signal.SIGUSR2)
         notify(f"MAINPID={self._successor.pid}")  # said by the one whom systemd believes until now
         self._successor.yield_to()
+        self._watchdog = Watchdog()  # its signs count now
         return self._drain()
 
     def _stop(self) -> int:
@@ -349,8 +371,9 @@ class Parent:
     def _await_end(self, children: list[Child], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while any(child.process is not None and child.process.poll() is None for child in children):
+            self._watchdog.beat()
             left = deadline - time.monotonic()
-            received = signal.sigtimedwait(WATCHED, max(0.0, min(left, 0.5)))
+            received = signal.sigtimedwait(WATCHED, max(0.0, min(left, LOOK_SECONDS)))
             if left <= 0 or (received is not None and received.si_signo in (signal.SIGTERM, signal.SIGINT)):
                 for child in children:
                     child.signal(signal.SIGKILL)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from router.admin.app import ADMIN
-from router.telemetry.counters import EndpointKey, Histogram, add
+from router.telemetry.counters import EndpointKey, Histogram
+from router.telemetry.counts import add
 
 if TYPE_CHECKING:
     from router.process.control import Control
@@ -36,6 +37,12 @@ class Past(msgspec.Struct):
     flips: dict[str, int] = {}
     admin: dict[tuple[str, int], int] = {}
     """(path, status) → requests to the admin side."""
+    leads_taken: dict[str, int] = {}
+    transitions: dict[tuple[str, str, str], int] = {}
+    """(service, phase, auto or human) → how often."""
+    notices: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    """``parts``: of evidence."""
 
 
 class Memory:
@@ -51,7 +58,10 @@ class Memory:
     def whole(self, control: Control) -> Past:
         """All of them together, as of now; and it is written down."""
         now, before = _own(control), self._before
-        for name in ("reloads", "errors", "rejected", "polls", "passed", "failed", "fetches", "flips", "admin"):
+        for name in (
+            "reloads", "errors", "rejected", "polls", "passed", "failed", "fetches", "flips", "admin", "leads_taken",
+            "transitions", "notices", "lost",
+        ):  # fmt: skip
             add(getattr(now, name), getattr(before, name))
         now.poll_micros += before.poll_micros
         packed = msgspec.msgpack.encode(now)
@@ -81,4 +91,8 @@ def _own(control: Control) -> Past:
         },
         flips=dict(control.people.flips),
         admin=dict(control.admin[ADMIN].requests),
+        leads_taken=dict(control.conductor.leads_taken),
+        transitions=dict(control.conductor.transitions),
+        notices=control.surroundings.notices,
+        lost={"parts": control.evidence.lost},
     )

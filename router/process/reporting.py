@@ -39,6 +39,7 @@ class Reporter:
             # report more.
             if whole or not writer.transport.get_write_buffer_size():
                 counters = self.report(writer, whole=whole)
+                self.users(writer)
                 self._trimmer.look(counters.connections)
                 self._pulse.wish = self._wear.wish(self._plane.listener.recycle, counters)
             await writer.drain()
@@ -55,6 +56,12 @@ class Reporter:
         epoch, at = (self._journal.turn(), 0) if is_all else self._journal.place
         writer.write(frame(Report(pack_counters(counters), epoch, at)))
         return counters
+
+    def users(self, writer: asyncio.StreamWriter) -> None:
+        """Those of services under a rollout; with nobody to tell of it is a sign that nothing is missing."""
+        users = self._plane.collect_users()
+        if users is not None:
+            writer.write(frame(users))
 
     def report_early(self) -> None:
         """The journal is full, in the middle of a request: the report comes right after it."""

@@ -68,6 +68,8 @@ class Rings:
         """``points`` of each sparkline, the newest last."""
         control = self._control
         spec = control.board.spec
+        if scope == "fleet":
+            self._peers.look()
         everybody = scope == "fleet" and self._peers.is_there
         services, instances, seconds = {}, 1, 0.0
         for service in spec.services if spec is not None else ():
@@ -175,8 +177,13 @@ class Rings:
 
     # -- the fleet -----------------------------------------------------------------------------------------------------
 
+    async def looked(self) -> None:
+        """Wait a moment for what others say, where they are so many that they are read only while somebody looks."""
+        await self._peers.looked()
+
     def fleet(self) -> Fleet:
         """All instances, as they said last of themselves; where Redis is away, this one alone."""
+        self._peers.look()
         control, store, now = self._control, self._control.store, time.time()
         spec = control.board.spec
         names = [service.name for service in spec.services] if spec is not None else []
@@ -193,7 +200,9 @@ class Rings:
         ]
         fresh = [one for one in instances if one.is_fresh]
         current = sum(one.is_current for one in fresh)
-        if not self._peers.is_there:
+        if not self._peers.is_there and store.is_up():
+            sentence = f"only {control.instance} is known here yet: the others are being read"
+        elif not self._peers.is_there:
             sentence = f"only {control.instance} is known here: Redis is {store.state}"
         elif len(fresh) == 1:
             sentence = f"{control.instance} is the only instance"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from router import __version__
-from router.admin.bodies import Asked, Change, Done, Reload
+from router.admin.bodies import Asked, Change, Done, Ordered, Reload, StartRollout
 from router.admin.shapes import (
     AuditEntry,
     Backends,
@@ -31,12 +31,15 @@ from router.control.board import shown
 from router.control.keys import key_of
 from router.core.health import is_version_up
 from router.core.spec import ServiceSpec
+from router.process import rollouts
 from router.process.backends import backends_state, live_state, rings_state
 from router.process.explaining import explain_asked
 from router.process.figures import figures, workers_state
 from router.process.levers import Levers
 from router.process.tapping import listen
 from router.process.trail import AuditTrail
+from router.rollout.observation import Verb
+from router.rollout.progress import Progress
 from router.telemetry.backends import backends
 from router.telemetry.exposition import render
 from router.telemetry.page import Kept
@@ -208,8 +211,22 @@ class ControlView:
     def series(self, service: str, ring: str, version: str | None, metric: Metric, begin: float, step: int) -> Series:
         return self._figures.series(service, ring, version, metric, begin, step)
 
+    async def looked(self) -> None:
+        await self._figures.looked()
+
     def fleet(self) -> Fleet:
         return self._figures.fleet()
 
     async def change(self, wanted: Change | Reload, actor: str) -> Done:
         return await self._levers.change(wanted, actor)
+
+    # -- Rollouts ------------------------------------------------------------------------------------------------------
+
+    def progress_of(self, service: str) -> Progress | None:
+        return self._control.conductor.progress.get(service)
+
+    async def start_rollout(self, service: str, wanted: StartRollout, actor: str) -> Progress:
+        return await rollouts.start(self._control, service, wanted, actor)
+
+    async def order(self, service: str, verb: Verb, wanted: Ordered, actor: str) -> Progress:
+        return await rollouts.order(self._control, service, verb, wanted, actor)

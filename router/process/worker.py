@@ -44,6 +44,7 @@ from router.telemetry.messages import (
     Install,
     Leaving,
     Tap,
+    Watch,
     decode_from_control,
     frame,
 )
@@ -174,7 +175,7 @@ class Worker:
         try:
             async with asyncio.timeout(self.plane.listener.drain_timeout):
                 if taken:
-                    await asyncio.wait(taken)
+                    await asyncio.wait(taken, timeout=PATIENCE_SECONDS)
                 await self.plane.drain(PATIENCE_SECONDS)
                 self.is_clean = True
         except TimeoutError:
@@ -203,6 +204,7 @@ class Worker:
                 if self.plane.tracer is not None:
                     self.plane.tracer.flush()
                 self._reporter.report(writer, whole=True)
+                self._reporter.users(writer)
                 writer.write(frame(Leaving(is_gone=True)))
                 writer.close()
                 await writer.wait_closed()
@@ -315,8 +317,11 @@ class Worker:
                         writer.write(frame(Applied(snapshot.generation, time.time())))
                     case Tap() as tap:
                         self._listen(tap)
+                    case Watch(services=services):
+                        self.plane.watch(services)
         finally:
             self.plane.tap = None
+            self.plane.watch(())  # nobody takes it in; what piled up would count for a moment that is long over
             self._reporter.writer = None
             self._is_connected.clear()
             reports.cancel()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from router.proxy.client import proxy_header
@@ -22,7 +23,11 @@ _PAUSE_SECONDS: Final = 0.1
 
 
 async def serve_announced(
-    plane: DataPlane, door: Door, listener: socket.socket, context: ssl.SSLContext | None
+    plane: DataPlane,
+    door: Door,
+    listener: socket.socket,
+    context: ssl.SSLContext | None,
+    spawn: Callable[..., asyncio.Task[None]],
 ) -> None:
     """Accept until cancelled; each connection is read by a task of its own, for as long as a head may take."""
     loop = asyncio.get_running_loop()
@@ -37,7 +42,7 @@ async def serve_announced(
                 plane.tally.answered(Failure.TOO_MANY_CONNECTIONS.value.word)
                 connection.close()
                 continue
-            plane.spawn(greet(plane, door, connection, context), name="PROXY header")
+            spawn(greet(plane, door, connection, context), name="PROXY header")
 
 
 async def greet(plane: DataPlane, door: Door, connection: socket.socket, context: ssl.SSLContext | None) -> None:

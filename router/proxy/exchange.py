@@ -46,7 +46,7 @@ class Exchange:
     """One request on its way. Made when a head is complete, dropped when the response is."""
 
     __slots__ = (
-        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "downstream", "endpoint", "flags",
+        "_chunks_request", "head", "_is_chunked", "outgoing", "client", "digest", "downstream", "endpoint", "flags",
         "has_interim", "has_met_stale", "head_due", "is_finished", "is_queued", "is_request_complete",
         "is_request_sent", "kept", "key", "lane", "lasting", "minted", "received", "request", "request_id", "sent",
         "overhead", "sent_at", "span", "start", "started", "status", "tried", "tunnel", "upstream", "waited",
@@ -65,6 +65,7 @@ class Exchange:
         self.start = head.start
         self.request_id = head.request_id
         self.key = key
+        self.digest = head.digest
         self.minted = minted
         """The field that gives a new anonymous user a cookie with this response; empty for everybody else."""
         self.client = client

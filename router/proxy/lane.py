@@ -13,6 +13,7 @@ from router.telemetry.meters import RingMeter
 if TYPE_CHECKING:
     from router.proxy.mirror import Mirror
     from router.proxy.plane import DataPlane
+    from router.proxy.witness import Arm
 
 _VIA: Final = b"\r\nVia: 1.1 ring-router"
 _OLD_VIA: Final = b"\r\nVia: 1.0 ring-router"
@@ -25,7 +26,7 @@ class Lane(Decided):
     __slots__ = (
         "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter", "mirror",
         "number", "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
-        "says_timing",
+        "says_timing", "users",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,8 @@ class Lane(Decided):
         """Versions to fall back on, the nearest first."""
         self.is_closed = not next(ring.falls_outward for ring in service.spec.rings if ring.name == decision.ring)
         self.mirror: Mirror | None = None
+        self.users: Arm | None = None
+        """Where its users are counted, while the service is under a rollout."""
         first = pool.endpoints[0].spec
         self.host = b"localhost" if first.path else first.address.encode()
         """What a client of HTTP/1.0 that names no host is taken to have asked for."""

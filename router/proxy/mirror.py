@@ -38,6 +38,10 @@ class Mirror:
         self._lane = lane
         self._methods = frozenset(method.encode() for method in spec.methods)
 
+    @property
+    def version(self) -> str:
+        return self._lane.version
+
     def wants(self, original: Exchange) -> bool:
         """Whether a request that is still coming in may be one to be copied."""
         return original.start.method in self._methods and original.received <= self._spec.body_bytes

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import resource
 import ssl
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from email.utils import formatdate
 from random import Random
 from time import monotonic, time
@@ -41,9 +41,11 @@ from router.proxy.tap import Sampler
 from router.proxy.tls import client_context
 from router.proxy.tracing import TRACE_FIELDS, Tracer
 from router.proxy.wheel import Wheel
+from router.proxy.witness import Witness
 from router.telemetry.access_log import AccessLog
 from router.telemetry.counters import WorkerCounters, read_meters
 from router.telemetry.journal import Journal
+from router.telemetry.messages import Users, Watched
 from router.telemetry.meters import RingMeter
 
 RESERVED_DESCRIPTORS: Final = 64
@@ -69,6 +71,7 @@ class DataPlane:
         self.snapshot: Snapshot | None = None
         self.lanes: list[list[Lane]] = []
         self.sightings = Sightings()
+        self.witness = Witness()
         self.listener = ListenerSpec()
         self.reader = RequestReader()
         self.access_log: AccessLog | None = None
@@ -125,6 +128,7 @@ class DataPlane:
             mirrors = self._mirrors(service)
             lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
         self.sightings.begin(snapshot)
+        self.witness.attach(snapshot.services, lanes)
         trusted = tuple(listener.trusted_proxies)
         before, self.snapshot, self.lanes = self.snapshot, snapshot, lanes
         reader = self.reader
@@ -163,8 +167,12 @@ class DataPlane:
         meter = self.tally.meter((name, decision.ring, decision.version))
         pool = self.pools.versions[name, decision.version]
         outer = outward(service.spec, decision.ring)
+        if decision.version in outer:  # held back
+            outer = outer[outer.index(decision.version) + 1 :]
         lane = Lane(service, decision, pool, meter, self.listener, outer, member=self._member(decision.ring))
-        lane.mirror = mirrors.get(decision.ring)
+        mirror = mirrors.get(decision.ring)
+        if mirror is not None and mirror.version != decision.version:
+            lane.mirror = mirror
         return lane
 
     def _member(self, ring: str) -> bytes:
@@ -328,6 +336,16 @@ class DataPlane:
             loop_lag_micros=tally.lag_micros,
             access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
+
+    def watch(self, watched: Iterable[Watched]) -> None:
+        """Count the users of these services, and of no others."""
+        self.witness.watch(watched)
+        if self.snapshot is not None:
+            self.witness.attach(self.snapshot.services, self.lanes)
+
+    def collect_users(self) -> Users | None:
+        """Those who were counted since the last time; None while nobody is."""
+        return self.witness.take(self._connections, monotonic())
 
     async def drain(self, patience: float = 0.0) -> None:
         """Answer everything in flight, close what is idle, and return when nobody is connected any more.

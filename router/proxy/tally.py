@@ -47,6 +47,8 @@ class Tally:
         if not number:
             number = self._number(lane)
         self.journal.finished(number, status, is_error, is_aborted, micros, waited, received, sent, lane.decided)
+        if lane.users is not None:
+            lane.users.finished(exchange, status, micros, is_error, is_aborted)
 
     def settle(self, lane: Lane) -> None:
         """Take a lane's decisions to its meter."""

@@ -69,6 +69,8 @@ class Tunnel:
         self.opened_at = monotonic()
         downstream, lane = exchange.downstream, exchange.lane
         lane.meter.opened()
+        if lane.users is not None:
+            lane.users.opened(exchange, self.opened_at)
         exchange.waited = self.opened_at - exchange.sent_at
         downstream.keep_alive = False
         exchange.sent += len(piece)

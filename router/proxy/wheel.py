@@ -2,7 +2,9 @@
 
 A connection's deadline moves with each request, so moving it later must cost a store and nothing else: the wheel looks
 again when the old slot comes up. Only a deadline that comes nearer moves between slots, which happens once per
-connection and not once per request. Deadlines fire up to two ticks late, never early.
+connection and not once per request. Deadlines fire up to two ticks late, never early. Time in which
+the process stood still (a paused machine, a loop that was blocked) is given back, up to a second of it: whoever was
+waited for may have stood still as well, and what came meanwhile is not read yet.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from time import monotonic
 from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.05
+HELD_UP_SECONDS: Final = 4 * TICK_SECONDS
+"""A turn this late means that the process stood still, and perhaps all of the machine."""
+LONGEST_REST_SECONDS: Final = 1.0
 NEVER: Final = float("inf")
 _HORIZON_SECONDS: Final = 60.0
 
@@ -33,16 +38,22 @@ class Timed(Protocol):
 class Wheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("_is_working", "_loop", "_slots", "_tick", "_timer")
+    __slots__ = ("_is_working", "_loop", "_rests_until", "_slots", "_tick", "_timer", "_turns_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, set[Timed]] = {}
         self._tick = int(monotonic() / TICK_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
+        self._turns_at = NEVER
         self._is_working = False
+        self._rests_until = 0.0
 
     def start(self) -> None:
+        self._set()
+
+    def _set(self) -> None:
+        self._turns_at = monotonic() + TICK_SECONDS
         self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
 
     def stop(self) -> None:
@@ -74,7 +85,15 @@ class Wheel:
 
     def _turn(self) -> None:
         # First: whatever goes wrong below, the deadlines of the other connections must go on.
-        self._timer = self._loop.call_later(TICK_SECONDS, self._turn)
+        now, turns_at = monotonic(), self._turns_at
+        self._set()
+        if self._rests_until:
+            if now < self._rests_until:
+                return
+            self._rests_until = 0.0
+        elif now > turns_at + HELD_UP_SECONDS:
+            self._rests_until = now + min(now - turns_at, LONGEST_REST_SECONDS)
+            return
         if not self._is_working:
             self._work()
 

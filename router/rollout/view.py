@@ -123,6 +123,8 @@ class Comparison:
         ring, outer = ring_now.since(self.ring_last), outer_now.since(self.outer_last)
         if ring is None or outer is None:
             return begun
+        if not ring.requests and not outer.requests:
+            return self
         errors = Tick(ring.requests, ring.errors, outer.requests, outer.errors)
         slow_harm, slow_safe = self.slow_harm, self.slow_safe
         edge = self.earlier.edge(SLOW)

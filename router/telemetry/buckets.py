@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from router.telemetry.counters import Histogram, RingCounters
+from router.telemetry.counters import Histogram, RingCounters, RingKey
+from router.telemetry.counts import add, minus
 
 BUCKET_SECONDS: Final = 10
-_Key = TypeVar("_Key", int, str)
+_Place = TypeVar("_Place", tuple[str, str], RingKey)
 Place = tuple[str, str]
 """ring, version"""
 
@@ -35,10 +36,9 @@ class Piece(msgspec.Struct):
         return sum(count for code, count in self.codes.items() if code >= 500)
 
     def add(self, other: Piece) -> None:
-        for name in ("codes", "reasons", "histogram"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            for key, count in theirs.items():
-                mine[key] = mine.get(key, 0) + count
+        add(self.codes, other.codes)
+        add(self.reasons, other.reasons)
+        add(self.histogram, other.histogram)
 
 
 Pieces = dict[Place, Piece]
@@ -93,11 +93,16 @@ def merged(several: Iterable[Mapping[Place, Piece]]) -> Pieces:
 
 def difference(now: RingCounters, before: RingCounters) -> Piece:
     """What came between two readings of a worker's counters, of which the later one may hold only what moved."""
-    histogram = _minus(now.duration_success, before.duration_success)
-    for bucket, count in _minus(now.duration_error, before.duration_error).items():
-        histogram[bucket] = histogram.get(bucket, 0) + count
-    return Piece(_minus(now.codes, before.codes), _minus(now.reasons, before.reasons), histogram)
+    histogram = minus(now.duration_success, before.duration_success)
+    if now.duration_error:
+        add(histogram, minus(now.duration_error, before.duration_error))
+    return Piece(minus(now.codes, before.codes), minus(now.reasons, before.reasons), histogram)
 
 
-def _minus(now: Mapping[_Key, int], before: Mapping[_Key, int]) -> dict[_Key, int]:
-    return {key: count - before.get(key, 0) for key, count in now.items() if count != before.get(key, 0)}
+def put(pieces: dict[_Place, Piece], place: _Place, piece: Piece) -> None:
+    """One more, which is the dictionary's from now on."""
+    known = pieces.get(place)
+    if known is None:
+        pieces[place] = piece
+    else:
+        known.add(piece)

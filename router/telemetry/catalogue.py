@@ -59,12 +59,26 @@ WORDS: Final[Values] = (
     "too_many_connections", "no_descriptors", "connect_timeout", "upstream_timeout", "deadline", "version_refused",
 )  # fmt: skip
 """Of the table of failures."""
+PHASES: Final[Values] = (
+    "pending", "waiting", "shifting", "baking", "proving", "approval", "finalising", "succeeded", "paused",
+    "rolling_back", "rolled_back", "rollback_stalled", "superseded", "aborted",
+)  # fmt: skip
+PAUSES: Final[Values] = (
+    "manual", "inconclusive", "signal", "srm", "no_data", "no_traffic", "override", "dependency", "uncalibrated",
+    "harm",
+)  # fmt: skip
+STANDINGS: Final[Values] = ("collecting", "within", "breached", "no_data", "uncalibrated")
+NOTICES: Final[Values] = ("sent", "dropped")
 ADMIN_PATHS: Final[Values] = (
     "/", "/live", "/ready", "/metrics", "/ui", "/ui/login", "/ui/{name}",
     *(f"/api/v1/{name}" for name in (
         "audit", "backends", "config", "drain", "events", "explain", "fleet", "freeze", "kill", "login", "logout",
-        "members", "openapi.json", "reload", "rings", "series", "session", "state", "tap", "undo", "versions",
-        "weights",
+        "members", "openapi.json", "reload", "rings", "rollouts", "series", "session", "state", "tap", "undo",
+        "versions", "weights",
+    )),
+    "/api/v1/rollouts/{service}",
+    *(f"/api/v1/rollouts/{{service}}/{name}" for name in (
+        "abort", "approve", "pause", "promote", "report", "resume", "rollback",
     )),
     "none",
 )  # fmt: skip
@@ -116,6 +130,8 @@ VERSION: Final = {**SERVICE, "version": CONFIG}
 ENDPOINT: Final = {**VERSION, "endpoint": CONFIG}
 IN_RING: Final = {**SERVICE, "ring": CONFIG}
 RING: Final = {**IN_RING, "version": CONFIG}
+GUARDRAIL: Final = {**SERVICE, "guardrail": CONFIG}
+"""Of the plan: twenty at the most."""
 
 
 def _counter(name: str, meaning: str, labels: Mapping[str, Values] = {}) -> Metric:
@@ -218,6 +234,56 @@ class Rings:
     MEMBERS = _gauge("members", "Users whom a list has in the ring, by the table of it.", IN_RING)
 
 
+class Rollouts:
+    """How the rollout of a service stands, or how its last one ended: the same in every instance"""
+
+    INFO = _gauge("rollout_info", "1; which versions it is about; mode: enforce, or observe.",
+                  {**SERVICE, "stable": CONFIG, "candidate": CONFIG, "mode": ("enforce", "observe")})  # fmt: skip
+    PHASE = _gauge("rollout_phase", "1 for the phase that it is in, 0 for the others.", {**SERVICE, "phase": PHASES})
+    PAUSED = _gauge("rollout_paused", "1 for the reason that it is paused for, 0 for the others.",
+                    {**SERVICE, "why": PAUSES})  # fmt: skip
+    STEP = _gauge("rollout_step", "Which step it is in, from 1; 0 before the first one.", SERVICE)
+    STEPS = _gauge("rollout_steps", "How many steps its plan has.", SERVICE)
+    ENTERED = _gauge("rollout_step_timestamp_seconds", "When the step was entered, Unix time of Redis; 0: none was.",
+                     SERVICE)  # fmt: skip
+    LAG = _gauge(
+        "rollout_lag_seconds", "By how much the last tick that was judged is older than a tick, while it is under way: "
+        "it grows where nobody leads, and while Redis is away.", SERVICE,
+    )  # fmt: skip
+    LEADS = _gauge("rollout_leads", "1 if this instance was the one that leads it when it last asked Redis.", SERVICE)
+    LED = _counter("rollout_leads_taken", "Times that this instance has taken the lead.", SERVICE)
+    INSTANCES = _gauge("rollout_instances", "Instances that are there, and those of them that route by the step.",
+                       {**SERVICE, "state": ("live", "applied")})  # fmt: skip
+    TRANSITIONS = _counter(
+        "rollout_transitions", "Changes of phase that this instance has written as the leader, by the phase they led "
+        "to; human: somebody wanted it.", {**SERVICE, "phase": PHASES, "actor": ("auto", "human")},
+    )  # fmt: skip
+    SPLIT = _gauge(
+        "split_mismatch", "How well users arrive in the shares that were asked for in this step: an always-valid "
+        "p-value, 1 while nothing is wrong.", SERVICE,
+    )  # fmt: skip
+    UNITS = _gauge("rollout_units", "Users (or units of a source) that count in this step.",
+                   {**GUARDRAIL, "side": ("candidate", "control")})  # fmt: skip
+    DIFFERENCE = _gauge(
+        "rollout_difference", "The candidate's rate less the control's in this step, 1 being all; low and high are its "
+        "always-valid 95 % band. Not there while nothing is known.",
+        {**GUARDRAIL, "bound": ("estimate", "low", "high")},
+    )  # fmt: skip
+    LIMIT = _gauge("rollout_limit", "How much of that difference is tolerated now. Not there without a control.",
+                   GUARDRAIL)  # fmt: skip
+    EVIDENCE = _gauge("rollout_log_e", "ln E of a guardrail: its greatest of harm in this rollout, of proof in this "
+                      "step.", {**GUARDRAIL, "test": ("harm", "proof")})  # fmt: skip
+    LEVEL = _gauge("rollout_log_e_level", "The ln E at which it counts.", {**GUARDRAIL, "test": ("harm", "proof")})
+    STANDING = _gauge("rollout_standing", "1 for how the guardrail stands, 0 for the others.",
+                      {**GUARDRAIL, "standing": STANDINGS})  # fmt: skip
+    ROLLBACK = _gauge(
+        "rollout_rollback_seconds", "From the verdict of its rollback until the last live instance had applied it; 0: "
+        "there was none, or it is not over.", SERVICE,
+    )  # fmt: skip
+    LOST = _counter("rollout_evidence_lost", "Parts of evidence that Redis was away too long for.")
+    NOTICES = _counter("rollout_notices", "What plans' webhooks were told.", {"result": NOTICES})
+
+
 class Control:
     """Redis, the config file, keys and certificates."""
 
@@ -266,7 +332,7 @@ class Processes:
     DROPPED = _counter("accesslog_dropped", "Lines of the access log that could not be written.")
 
 
-PARTS: Final = (Traffic, Backends, Rings, Control, Processes)
+PARTS: Final = (Traffic, Backends, Rings, Rollouts, Control, Processes)
 PROCESS: Final = (
     "process_cpu_seconds_total", "process_max_fds", "process_open_fds", "process_resident_memory_bytes",
     "process_start_time_seconds", "process_virtual_memory_bytes",

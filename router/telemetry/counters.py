@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+import msgspec
+
+from router.telemetry.counts import add
 from router.telemetry.meters import RingMeter
 
 _Key = TypeVar("_Key")
@@ -29,12 +32,11 @@ PROOFS: Final[Mapping[str, tuple[str, ...]]] = {
 """Kinds of proofs, and what one may turn out to be worth. Nothing but ``valid`` has any effect."""
 
 
-@dataclass(slots=True)
-class RingCounters:
+class RingCounters(msgspec.Struct, array_like=True, gc=False):
     """One service × ring × version. Durations are histograms, and their sums in microseconds."""
 
-    codes: dict[int, int] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
+    codes: dict[int, int] = {}
+    reasons: dict[str, int] = {}
     in_flight: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
@@ -43,10 +45,10 @@ class RingCounters:
     """WebSockets that were opened."""
     tunnels: int = 0
     """Those that are open; a gauge."""
-    duration_success: Histogram = field(default_factory=dict)
-    duration_error: Histogram = field(default_factory=dict)
-    upstream_success: Histogram = field(default_factory=dict)
-    upstream_error: Histogram = field(default_factory=dict)
+    duration_success: Histogram = {}
+    duration_error: Histogram = {}
+    upstream_success: Histogram = {}
+    upstream_error: Histogram = {}
     duration_success_micros: int = 0
     duration_error_micros: int = 0
     upstream_success_micros: int = 0
@@ -57,30 +59,28 @@ HISTOGRAMS: Final = ("duration_success", "duration_error", "upstream_success", "
 """Of a ring; the sum of each has its name and ``_micros``."""
 
 
-@dataclass(slots=True)
-class EndpointCounters:
+class EndpointCounters(msgspec.Struct, array_like=True, gc=False):
     """One service × version × endpoint."""
 
-    failures: dict[str, int] = field(default_factory=dict)
-    ejections: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = {}
+    ejections: dict[str, int] = {}
     """Times it was left alone, by what happened."""
     active: int = 0
     idle: int = 0
-    states: dict[str, int] = field(default_factory=dict)
+    states: dict[str, int] = {}
     """Word (up, slow start, ejected, unreachable …) → workers that say it; a gauge. Nobody says anything: up."""
 
 
-@dataclass(slots=True)
-class VersionCounters:
+class VersionCounters(msgspec.Struct, array_like=True, gc=False):
     """One service × version; only those where something has happened are reported."""
 
     trips: int = 0
     """Times its breaker opened."""
-    retries: dict[str, int] = field(default_factory=dict)
+    retries: dict[str, int] = {}
     """Requests sent once more, by why; ``no_budget``: those that were not."""
-    shed: dict[str, int] = field(default_factory=dict)
+    shed: dict[str, int] = {}
     """Requests refused because there was too much to do, by which limit."""
-    mirrored: dict[str, int] = field(default_factory=dict)
+    mirrored: dict[str, int] = {}
     """Copies of requests that it was sent, by what became of them; ``dropped``: those that were not sent."""
     waiting: int = 0
     sick: int = 0
@@ -153,22 +153,19 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     for key, ring in report.rings.items():
         before = known.rings.get(key)
         if before is not None:
-            for name in HISTOGRAMS:
-                histogram = getattr(before, name)
-                histogram.update(getattr(ring, name))
-                setattr(ring, name, histogram)
+            ring.duration_success = _newer(before.duration_success, ring.duration_success)
+            ring.upstream_success = _newer(before.upstream_success, ring.upstream_success)
+            ring.duration_error = _newer(before.duration_error, ring.duration_error)
+            ring.upstream_error = _newer(before.upstream_error, ring.upstream_error)
         known.rings[key] = ring
     report.rings = known.rings
     return report
 
 
-def add(into: dict[_Key, int], other: Mapping[_Key, int]) -> None:
-    """Counts by key, onto others."""
-    if not into:
-        into.update(other)
-        return
-    for name, count in other.items():
-        into[name] = into.get(name, 0) + count
+def _newer(before: Histogram, moved: Histogram) -> Histogram:
+    if moved:
+        before.update(moved)
+    return before
 
 
 def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:

@@ -30,9 +30,9 @@ take-over by a new one, begin at 0.
 routing table, for every ring with its version and those that its users fall back on. Versions, rings and endpoints that
 the config no longer has are not shown; what they counted is kept, in case they come back.
 
-**Bounded.** Labels are names of the config, or one of the values named here; what clients send is never a label. The
-column *series* says how many there are at most for one combination of the names: with 8 rings and 3 versions,
-`requests_total` has at most 8 × 3 × {codes}.
+**Bounded.** Labels are names of the config, of a rollout's plan (`guardrail`, 20 at the most), or one of the values
+named here; what clients send is never a label. The column *series* says how many there are at most for one combination
+of the names: with 8 rings and 3 versions, `requests_total` has at most 8 × 3 × {codes}.
 
 **Buckets.** Durations are counted in buckets of a sixteenth of a doubling (OpenTelemetry's exponential histogram, scale
 4), of whole microseconds; a quantile of those is off by at most 4.43 percent. The bounds `le` are no edges of these

@@ -18,6 +18,7 @@ from router.telemetry import catalogue
 from router.telemetry.backends import Backend, backends
 from router.telemetry.catalogue import Backends, Control, Processes, Rings, Traffic, shown_code
 from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
+from router.telemetry.exposed_rollouts import RolloutsFigures, rollouts
 from router.telemetry.page import Kept, Page, labels
 
 
@@ -105,6 +106,7 @@ class Figures:
     admin: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """(path of the admin side, status) → requests"""
     streams: int = 0
+    rollouts: RolloutsFigures = field(default_factory=RolloutsFigures)
 
     @property
     def services(self) -> tuple[ServiceSpec, ...]:
@@ -122,6 +124,7 @@ def render(figures: Figures, *, is_open: bool = False, kept: Kept | None = None)
     _endpoints(page, figures)
     _versions(page, figures)
     _rings(page, figures)
+    rollouts(page, [service.name for service in figures.services], figures.rollouts)
     _store(page, figures)
     _config(page, figures)
     _processes(page, figures)

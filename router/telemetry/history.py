@@ -1,8 +1,9 @@
 """What was, without anything else installed: 15 minutes by the second and 24 hours by the minute, in arrays.
 
 A track per service × ring × version, one per ring (version ""), one per service (ring ""): some 46 KiB each, made with
-its first request. There are ``MOST_TRACKS`` at most; the one that was quiet for longest makes room. A slot that nobody
-wrote says that nobody asked.
+its first request. There are ``MOST_TRACKS`` at most; one that is quiet makes room, one that has traffic never does:
+where more have traffic than there are tracks, a whole history of some is worth more than a second of each. A slot that
+nobody wrote says that nobody asked.
 """
 
 from __future__ import annotations
@@ -16,19 +17,50 @@ from typing import Final
 from router.telemetry.buckets import Piece
 from router.telemetry.counters import RingKey
 from router.telemetry.picture import Metric
-from router.telemetry.quantiles import quantile_seconds
+from router.telemetry.quantiles import quantiles_seconds
 
 SECONDS: Final = 900
 MINUTES: Final = 1440
 MOST_TRACKS: Final = 500
 """23 MiB. Five hundred rings that have traffic are more than anybody looks at."""
+QUIET_SECONDS: Final = 60
+"""Without a request for so long, a track makes room for one that has some."""
 QUANTILES: Final[Mapping[Metric, float]] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_NO_QUANTILES: Final = (nan,) * len(QUANTILES)
+
+
+class Moment:
+    """What finished in one slot. ``quantiles`` are in milliseconds, in the order of ``QUANTILES``."""
+
+    __slots__ = ("_quantiles", "errors", "histogram", "requests")
+
+    def __init__(self, requests: int, errors: int, histogram: Mapping[int, int]) -> None:
+        self.requests = requests
+        self.errors = errors
+        self.histogram = histogram
+        self._quantiles: tuple[float, ...] = ()
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        if not self._quantiles:
+            seconds = quantiles_seconds(self.histogram, tuple(QUANTILES.values()))
+            self._quantiles = _NO_QUANTILES if seconds is None else tuple([1000 * one for one in seconds])
+        return self._quantiles
+
+    def plus(self, other: Moment) -> Moment:
+        histogram = dict(self.histogram)
+        for bucket, count in other.histogram.items():
+            histogram[bucket] = histogram.get(bucket, 0) + count
+        return Moment(self.requests + other.requests, self.errors + other.errors, histogram)
+
+
+_NOTHING: Final = Moment(0, 0, {})
 
 
 class Columns:
     """A ring of slots; slot n is at n modulo the length, and those that were skipped are empty."""
 
-    __slots__ = ("_newest", "_size", "errors", "quantiles", "requests")
+    __slots__ = ("_newest", "_quantiles", "_size", "errors", "quantiles", "requests")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -37,24 +69,22 @@ class Columns:
         self.errors = array("I", bytes(4 * size))
         self.quantiles: dict[Metric, array[float]] = {name: array("f", [nan]) * size for name in QUANTILES}
         """In milliseconds."""
+        self._quantiles = tuple(self.quantiles.values())
 
-    def put(self, slot: int, requests: int, errors: int, histogram: Mapping[int, int]) -> None:
+    def put(self, slot: int, moment: Moment) -> None:
         """Set a slot; those between the newest and this one were empty. An older one than the newest is left alone."""
         if slot < self._newest:
             return
         if self._newest >= 0:
             for skipped in range(max(self._newest + 1, slot - self._size + 1), slot):
-                self._set(skipped % self._size, 0, 0, {})
-        else:
-            self._newest = slot
+                self._set(skipped % self._size, _NOTHING)
         self._newest = slot
-        self._set(slot % self._size, requests, errors, histogram)
+        self._set(slot % self._size, moment)
 
-    def _set(self, place: int, requests: int, errors: int, histogram: Mapping[int, int]) -> None:
-        self.requests[place], self.errors[place] = requests, errors
-        for name, quantile in QUANTILES.items():
-            seconds = quantile_seconds(histogram, quantile)
-            self.quantiles[name][place] = nan if seconds is None else 1000 * seconds
+    def _set(self, place: int, moment: Moment) -> None:
+        self.requests[place], self.errors[place] = moment.requests, moment.errors
+        for column, value in zip(self._quantiles, moment.quantiles, strict=True):
+            column[place] = value
 
     def place(self, slot: int) -> int | None:
         """Where a slot is; None where it was never written, or is overwritten by now."""
@@ -64,21 +94,42 @@ class Columns:
 class Track:
     """One service × ring × version."""
 
-    __slots__ = ("_minute", "_sum", "minutes", "seconds")
+    __slots__ = ("_histogram", "_is_minute_put", "_minute", "_minutes", "_sums", "put_at", "seconds")
 
     def __init__(self) -> None:
         self.seconds = Columns(SECONDS)
-        self.minutes = Columns(MINUTES)
+        self._minutes = Columns(MINUTES)
+        self.put_at = -1
+        """The last second that was put in."""
         self._minute = -1
-        self._sum = Piece({}, {}, {})
+        self._is_minute_put = True
+        self._sums = (0, 0)
+        self._histogram: dict[int, int] = {}
 
-    def put(self, second: int, piece: Piece) -> None:
-        self.seconds.put(second, piece.requests, piece.errors, piece.histogram)
+    def put(self, second: int, moment: Moment) -> None:
+        self.put_at = second
+        self.seconds.put(second, moment)
         minute = second // 60
         if minute != self._minute:
-            self._minute, self._sum = minute, Piece({}, {}, {})
-        self._sum.add(piece)
-        self.minutes.put(minute, self._sum.requests, self._sum.errors, self._sum.histogram)
+            self._end_minute()
+            self._minute, self._sums, self._histogram = minute, (0, 0), {}
+        self._sums = self._sums[0] + moment.requests, self._sums[1] + moment.errors
+        histogram = self._histogram
+        for bucket, count in moment.histogram.items():
+            histogram[bucket] = histogram.get(bucket, 0) + count
+
+        self._is_minute_put = False
+
+    def _end_minute(self) -> None:
+        if not self._is_minute_put:
+            self._is_minute_put = True
+            self._minutes.put(self._minute, Moment(*self._sums, self._histogram))
+
+    @property
+    def minutes(self) -> Columns:
+        """With the minute that is under way, as far as it is."""
+        self._end_minute()
+        return self._minutes
 
 
 class History:
@@ -94,20 +145,41 @@ class History:
     def put(self, now: float, pieces: Mapping[RingKey, Piece]) -> None:
         """``pieces`` came in the second before ``now`` (Unix seconds)."""
         second = int(now) - 1
-        sums: dict[RingKey, Piece] = {}
+        tracks, has_room = self._tracks, self._has_room(second)
+        sums: dict[RingKey, Moment] = {}
         for (service, ring, version), piece in pieces.items():
             if not piece.codes:
                 continue
+            moment = None
             for key in ((service, ring, version), (service, ring, ""), (service, "", "")):
-                sums.setdefault(key, Piece({}, {}, {})).add(piece)
-        for key, piece in sums.items():
-            track = self._tracks.get(key)
-            if track is None:
-                track = self._tracks[key] = Track()
-            self._tracks.move_to_end(key)
-            track.put(second, piece)
-        while len(self._tracks) > self._most:
+                if has_room or key in tracks:
+                    if moment is None:
+                        moment = Moment(piece.requests, piece.errors, piece.histogram)
+                    before = sums.get(key)
+                    sums[key] = moment if before is None else before.plus(moment)
+        news = sums.keys() - tracks.keys() if has_room else ()
+        for key, moment in sums.items():
+            if key not in news:
+                tracks.move_to_end(key)
+                tracks[key].put(second, moment)
+        for key, moment in sums.items():
+            if key in news and self._make_room(second):
+                track = tracks[key] = Track()
+                track.put(second, moment)
+
+    def _has_room(self, second: int) -> bool:
+        """Whether there is a place for one more track, or one that is quiet."""
+        if len(self._tracks) < self._most:
+            return True
+        oldest = next(iter(self._tracks.values()))
+        return second - oldest.put_at >= QUIET_SECONDS
+
+    def _make_room(self, second: int) -> bool:
+        if not self._has_room(second):
+            return False
+        if len(self._tracks) >= self._most:
             self._tracks.popitem(last=False)
+        return True
 
     def keep(self, services: Iterable[str]) -> None:
         """Services that are not in the config any more are forgotten."""

@@ -9,6 +9,7 @@ import msgspec
 
 from router.core.spec import SnapshotSpec
 from router.telemetry.counters import WorkerCounters
+from router.telemetry.evidence import Finished, Pending
 
 LENGTH: Final = struct.Struct("!I")
 
@@ -42,6 +43,12 @@ class Leaving(msgspec.Struct, tag="leaving"):
     """Worker → control: it drains, and takes nobody new; or, at last, this was the last report."""
 
     is_gone: bool = False
+
+
+class Troubled(msgspec.Struct, tag="troubled"):
+    """Bridge to Envoy → control: all that is wrong now, as sentences; none: nothing."""
+
+    sentences: tuple[str, ...] = ()
 
 
 class Install(msgspec.Struct, tag="install"):
@@ -133,8 +140,34 @@ class Seen(msgspec.Struct, tag="seen"):
     users: dict[str, dict[int, int]]
 
 
-FromWorker = Hello | Applied | Report | Leaving | Seen | Tapped | Traced
-FromControl = Install | Tap
+class Watched(msgspec.Struct, frozen=True):
+    """A service under a rollout: all users of the candidate are counted, of the others so many of a million."""
+
+    service: str
+    candidate: str
+    keep_ppm: int
+
+
+class Watch(msgspec.Struct, tag="watch"):
+    """Control → worker: count the users of these services by name from now on, and of no others."""
+
+    services: tuple[Watched, ...] = ()
+
+
+class Users(msgspec.Struct, tag="users"):
+    """Worker → control, once a second while something is watched; by service.
+
+    ``finished``: requests that ended since the last such message. ``pending``: those that are under way for long, all
+    of them each time. ``dropped``: requests of users who would have been too many.
+    """
+
+    finished: dict[str, Finished]
+    pending: dict[str, Pending]
+    dropped: dict[str, int] = {}
+
+
+FromWorker = Hello | Applied | Report | Leaving | Seen | Tapped | Traced | Troubled | Users
+FromControl = Install | Tap | Watch
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -141,7 +141,17 @@ class RingMeter:
             moved[index] = counts[index] = counts.get(index, 0) + count
         self._moved = {}
         self.has_moved = False
-        found: tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]] = ({}, {}, {}, {})
+        ok: dict[int, int] = {}
+        error: dict[int, int] = {}
+        upstream_ok: dict[int, int] = {}
+        upstream_error: dict[int, int] = {}
         for index, count in (counts if whole else moved).items():
-            found[index // HISTOGRAM_BUCKETS][index % HISTOGRAM_BUCKETS] = count
-        return found
+            if index < ERROR:
+                ok[index] = count
+            elif index < UPSTREAM:
+                error[index - ERROR] = count
+            elif index < UPSTREAM + ERROR:
+                upstream_ok[index - UPSTREAM] = count
+            else:
+                upstream_error[index - UPSTREAM - ERROR] = count
+        return ok, error, upstream_ok, upstream_error

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.browser.stage import Stage, on_stage
 from tests.browser.tab import WHY, Tab, running_browser, tab
+from tests.rollout_progress import under_way
 
 PLACE = Path("docs/screenshots")
 
@@ -39,7 +40,7 @@ async def explain(page: Tab) -> None:
 async def main() -> None:
     async with running_browser() as browser:
         for theme in ("light", "dark"):
-            async with on_stage(Stage()) as (base, link):
+            async with on_stage(Stage(rollout=under_way())) as (base, link):
                 async with tab(browser, base, color_scheme=theme, viewport={"width": 1400, "height": 1010}) as page:
                     await page.open(link)
                     await page.sees("LIVE")
@@ -53,6 +54,9 @@ async def main() -> None:
                     await page.go("Explain & Tap")
                     await explain(page)
                     await take(page, f"explain-{theme}")
+                    await page.go("Rollout")
+                    await page.shows(".gauge .curve")
+                    await take(page, f"rollout-{theme}")
 
 
 if __name__ == "__main__":

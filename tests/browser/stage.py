@@ -13,12 +13,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from router.admin.app import ADMIN, create_app
-from router.admin.bodies import Asked, Change, Done, Move, Reload
-from router.admin.shapes import AuditEntry, Backends, ConfigState, Tapped, Trail
+from router.admin.bodies import Asked, Change, Done, Move, Ordered, Reload, Resume, StartRollout
+from router.admin.shapes import AuditEntry, Backends, ConfigState, News, Tapped, Trail
+from router.admin.trouble import Trouble
 from router.config.admin import AdminSettings
+from router.rollout.observation import Verb
+from router.rollout.progress import Progress
 from router.telemetry.picture import POINTS, Fleet, Metric, Picture, Scope, Series, ServiceFigures
 from tests.browser import invented
 
@@ -50,6 +54,15 @@ class Stage:
     entries: list[AuditEntry] = field(default_factory=invented.trail)
     requests: list[Tapped] = field(default_factory=lambda: [invented.tapped(number) for number in range(14)])
     port: int = 0
+    tokens: list[dict[str, str]] = field(default_factory=list)
+    """Of ``admin.tokens``."""
+    rollout: Progress | None = None
+    refusal: str = ""
+    """Why no order can be carried out now; empty: each is."""
+    orders: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """What reached the lever: verb, actor, reason, how."""
+    plans: list[StartRollout] = field(default_factory=list)
+    app: web.Application | None = None
 
     # -- Health
 
@@ -60,6 +73,9 @@ class Stage:
         return b""
 
     # -- Figures
+
+    async def looked(self) -> None:
+        return None
 
     def picture(self, _scope: Scope = "fleet", points: int = POINTS) -> Picture:
         services = {self.service.service: invented.newest(self.service, points)}
@@ -74,7 +90,7 @@ class Stage:
     # -- Looks
 
     def settings(self) -> AdminSettings:
-        return AdminSettings.model_validate({"listen": f"127.0.0.1:{self.port}"})
+        return AdminSettings.model_validate({"listen": f"127.0.0.1:{self.port}", "tokens": self.tokens})
 
     def state(self) -> dict[str, Any]:
         config = self.configured
@@ -129,11 +145,33 @@ class Stage:
         moves = [Move("everyone", "early", "inward", 5.0)]
         return Done(wanted.dry_run, ["early 20 → 25 percent"], self.service.rev, command, moves)
 
+    # -- Rollouts
+
+    def progress_of(self, service: str) -> Progress | None:
+        return self.rollout if self.rollout is not None and self.rollout.service == service else None
+
+    async def start_rollout(self, service: str, wanted: StartRollout, actor: str) -> Progress:
+        self.plans.append(wanted)
+        return await self.order(service, "approve", Resume(reason=wanted.reason), actor)
+
+    async def order(self, service: str, verb: Verb, wanted: Ordered, actor: str) -> Progress:
+        if self.refusal or self.rollout is None:
+            current = None if self.rollout is None else msgspec.to_builtins(self.rollout)
+            raise Trouble("not_now", self.refusal or f"No rollout of {service} runs.", current=current)
+        self.orders.append((verb, actor, wanted.reason, getattr(wanted, "how", "")))
+        return self.rollout
+
+    def becomes(self, rollout: Progress | None, *sentences: str) -> None:
+        """The leader has stored another progress, and whoever looks hears of it."""
+        self.rollout = rollout
+        if self.app is not None:
+            self.app[ADMIN].feed.say(News(time.time(), "rollout", self.service.service, list(sentences), 42))
+
 
 @asynccontextmanager
 async def on_stage(stage: Stage) -> AsyncIterator[tuple[str, str]]:
     """The address of the admin side, and a one-time link's path that makes its visitor an operator."""
-    app = create_app(stage)
+    app = stage.app = create_app(stage)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

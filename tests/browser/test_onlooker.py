@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [needs_browser, pytest.mark.asyncio(loop_scope="module")]
 
-SCREENS = ("Rings", "Explain & Tap", "Backends", "Config", "Audit")
+SCREENS = ("Rings", "Rollout", "Report", "Explain & Tap", "Backends", "Config", "Audit")
 HOSTILE = "/<img/src=x/onerror=alert(1)>"
 
 

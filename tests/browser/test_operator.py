@@ -122,6 +122,23 @@ async def test_what_the_rules_refuse_is_refused_with_their_words(browser: Browse
         await operator.sees("frozen (the holidays)")
 
 
+async def test_a_button_is_never_turned_into_another(browser: Browser, house: House) -> None:
+    """Buttons come and go with every picture: what one is about to press stays what it is, or is gone."""
+    async with tab(browser, house.base) as operator:
+        await operator.log_in(OPERATOR)
+        freeze = await operator.page.get_by_role("button", name="Freeze…", exact=True).element_handle()
+        await freeze.focus()
+        for rings in (["canary"], ["canary", "early"], ["early"], []):
+            await house.write("/kill", rings=rings, reason="a test")
+            await operator.page.wait_for_function(
+                "wanted => document.querySelectorAll('.hash [data-act=lift]').length === wanted", arg=len(rings)
+            )
+            assert await freeze.evaluate("one => [one.textContent, one === document.activeElement]") == [
+                "Freeze…",
+                True,
+            ]
+
+
 async def test_every_lever_has_its_button(browser: Browser, house: House, redis: Server) -> None:
     async with tab(browser, house.base) as operator:
         await operator.log_in(OPERATOR)

@@ -13,6 +13,7 @@ import pytest
 from tests.browser.invented import refused, shop
 from tests.browser.stage import Stage, on_stage
 from tests.browser.tab import Tab, needs_browser, tab
+from tests.rollout_progress import under_way
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -22,6 +23,8 @@ pytestmark = [needs_browser, pytest.mark.asyncio(loop_scope="module")]
 THEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 SCREENS: Final = {
     "rings": "Who gets what",
+    "rollout": "holding early at 20 %",
+    "report": "Who did what",
     "explain": "Tap",
     "backends": "10.0.4.11:8080",
     "config": "In force",
@@ -31,7 +34,7 @@ SCREENS: Final = {
 
 @pytest.mark.parametrize("width", [400, 1400])
 async def test_every_screen_opens_in_both_themes(browser: Browser, width: int) -> None:
-    async with on_stage(Stage()) as (base, link):
+    async with on_stage(Stage(rollout=under_way())) as (base, link):
         async with tab(browser, base, viewport={"width": width, "height": 900}) as operator:
             await operator.open(link)
             await operator.sees("LIVE")

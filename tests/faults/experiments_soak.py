@@ -22,7 +22,7 @@ from tests.faults.load import Load
 from tests.faults.processes import resident
 from tests.faults.restart import unobserved
 from tests.faults.rig import Experiment, Stage
-from tests.waiting import until
+from tests.waiting import until, until_said
 
 MINUTES: Final = float(os.environ.get("RING_ROUTER_SOAK_MINUTES", "5"))
 """The promise is one of eight hours: `RING_ROUTER_SOAK_MINUTES=480 make faults`."""
@@ -90,7 +90,7 @@ async def worker_stopped(stage: Stage, load: Load) -> None:
 async def control_killed(stage: Stage, load: Load) -> None:
     async with unobserved(stage):
         os.kill(stage.router.control_pid(), signal.SIGKILL)
-        await until(stage.router.is_ready, within=20)
+        await until_said(stage.router.is_ready, within=20)
 
 
 async def taken_over(stage: Stage, load: Load) -> None:
@@ -98,7 +98,7 @@ async def taken_over(stage: Stage, load: Load) -> None:
     async with unobserved(stage):
         await stage.start_router("--take-over")
         await until(lambda: before.process.poll() is not None, within=60)
-        await until(stage.router.is_ready, within=20)
+        await until_said(stage.router.is_ready, within=20)
 
 
 async def reloaded(stage: Stage, load: Load) -> None:

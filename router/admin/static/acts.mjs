@@ -2,6 +2,7 @@
 /** What operators can do, and the buttons for it. For everybody else there are no such buttons. */
 
 import { h } from "./dom.mjs";
+import { giveOrder } from "./orders.mjs";
 import { review } from "./review.mjs";
 import { changed, hasLevers, isOperator, store } from "./store.mjs";
 import { toast } from "./toast.mjs";
@@ -16,7 +17,9 @@ import { toast } from "./toast.mjs";
 export function actButton(act, label, data, className = "small") {
   if (act === "reload" ? !isOperator() : !hasLevers()) return null;
   const attributes = Object.fromEntries(Object.entries(data).map(([name, value]) => [`data-${name}`, value]));
-  return h("button", { type: "button", class: className, "data-act": act, ...attributes }, label);
+  // The key: a button is never turned into another one under the pointer that is about to press it.
+  const key = [act, ...Object.values(data)].join(" ");
+  return h("button", { type: "button", class: className, "data-act": act, "data-key": key, ...attributes }, label);
 }
 
 /** @param {import("./review.mjs").Wanted} wanted */
@@ -95,6 +98,7 @@ const ACTS = {
 /** @param {HTMLElement} element */
 export function act(element) {
   const { act: name, service = "", ring = "", address = "" } = element.dataset;
+  if (name === "order") void giveOrder(element.dataset.verb ?? "", service);
   const make = name ? ACTS[name] : undefined;
   if (make && isOperator()) void carryOut(make({ service, ring, address }));
 }

@@ -13,22 +13,24 @@ import { backends } from "./views/backends.mjs";
 import { config } from "./views/config.mjs";
 import { explain } from "./views/explain.mjs";
 import { isStranger, login } from "./views/login.mjs";
+import { report } from "./views/report.mjs";
 import { rings } from "./views/rings.mjs";
+import { rollout } from "./views/rollout.mjs";
 
 /**
  * @typedef {object} View
  * @property {string} name in the address
  * @property {string} title
  * @property {(place: string[]) => HTMLElement} render all of it, from what is known
- * @property {() => Promise<void>} [refresh] ask for what is not in the stream
+ * @property {(place: string[]) => Promise<void>} [refresh] ask for what is not in the stream
  * @property {number} [every] seconds between two of those; without it only when something changes
  * @property {(root: HTMLElement, place: string[]) => void} [shown] after it was drawn
  * @property {() => void} [left]
  * @property {Record<string, (data: DOMStringMap, place: string[]) => void | Promise<void>>} [acts]
  */
 
-/** In the order of the keys 1 to 5. @type {View[]} */
-const VIEWS = [rings, explain, backends, config, audit];
+/** In the order of the keys 1 to 7. @type {View[]} */
+const VIEWS = [rings, rollout, report, explain, backends, config, audit];
 
 const top = /** @type {HTMLElement} */ (document.getElementById("top"));
 const strip = /** @type {HTMLElement} */ (document.getElementById("banner"));
@@ -36,6 +38,8 @@ const screen = /** @type {HTMLElement} */ (document.getElementById("screen"));
 
 /** @type {View | null} */
 let shown = null;
+/** What is behind its name in the address. */
+let shownPlace = "";
 let ticks = 0;
 let isDrawing = false;
 /** The ring that is pointed at, in the picture or in the table: it is lit in both. */
@@ -92,14 +96,16 @@ function drawScreen() {
   if (store.isPaused && shown === view) return;
   const tree = h("div", { class: "view", "data-key": view.name }, view.render(rest));
   const old = screen.firstElementChild;
-  if (shown === view && old) {
+  const isThere = shown === view && old !== null;
+  if (isThere) {
     morph(old, tree);
   } else {
     shown?.left?.();
     shown = view;
     screen.replaceChildren(tree);
-    void view.refresh?.().then(draw);
   }
+  if (!isThere || rest.join("/") !== shownPlace) void view.refresh?.(rest).then(draw);
+  shownPlace = rest.join("/");
   view.shown?.(/** @type {HTMLElement} */ (screen.firstElementChild), rest);
   light();
 }
@@ -112,7 +118,7 @@ function light() {
 function heard(event) {
   if (event === "tick") ticks += 1;
   const isDue = event === "tick" && shown?.every && ticks % shown.every === 0;
-  if (isDue || ["change", "audit", "snapshot"].includes(event)) void shown?.refresh?.().then(draw);
+  if (isDue || ["change", "audit", "snapshot"].includes(event)) void shown?.refresh?.(place()[1]).then(draw);
   draw();
 }
 

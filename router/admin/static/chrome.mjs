@@ -14,7 +14,7 @@ import { age, ago, moment } from "./words.mjs";
 export function topBar(views, current) {
   const links = views.map((view, i) => h("a", { href: `#/${view.name}`, title: `Key ${i + 1}`, "aria-current": view === current ? "page" : null }, view.title));
   return [
-    h("a", { class: "brand", href: "#/rings" }, h("img", { src: new URL("icon.svg", import.meta.url).href, alt: "", width: 22, height: 22 }), "Ring router"),
+    h("a", { class: "brand", href: "#/rings", "aria-label": "Ring router" }, h("img", { src: new URL("icon.svg", import.meta.url).href, alt: "", width: 22, height: 22 }), h("span", {}, "Ring router")),
     h("nav", { class: "screens", "aria-label": "Screens" }, store.link === "stranger" ? null : links),
     h("div", { class: "chips" }, store.link === "stranger" ? null : chips(), themeButton(), h("button", { class: "icon", "data-do": "help", title: "Keys and words (?)", "aria-label": "Help" }, "?")),
   ];
@@ -88,6 +88,10 @@ export function banner() {
   if (picture?.store === "down") {
     const known = Object.values(picture.services).map((one) => `${one.service} by ${one.source}${one.weights_rev ? ` #${one.weights_rev}` : ""}`).join(", ");
     return ["bad", `Redis is unreachable for ${age(staleness())}. The router goes on with what it knows (${known}); nothing can be changed here.`];
+  }
+  const going = store.rollouts?.find((one) => one.phase === "rolling_back");
+  if (going) {
+    return ["bad", h("span", {}, `Rollback of ${going.service} in progress: ${going.candidate} → ${going.stable}. `, h("a", { href: `#/rollout/${going.service}` }, "Show it"))];
   }
   if (state?.config.error) {
     return ["warn", h("span", {}, `The config file has errors: revision ${state.config.revision} goes on. `, h("a", { href: "#/config" }, "Show them"))];

@@ -81,6 +81,11 @@ export function morph(old, fresh) {
  * @param {Node[]} wanted those with a `data-key` keep their element wherever they move
  */
 export function morphChildren(parent, wanted) {
+  const keys = new Set(wanted.map(keyOf));
+  // What goes, goes first: whoever stays need not be moved past it, and moving an element takes the focus from it.
+  for (const child of [...parent.children]) {
+    if (keyOf(child) !== null && !keys.has(keyOf(child))) child.remove();
+  }
   const keyed = new Map([...parent.children].map((child) => [keyOf(child), child]));
   /** @type {ChildNode | null} */
   let at = parent.firstChild;

@@ -5,7 +5,7 @@ import { h } from "./dom.mjs";
 import { REASONS, VERDICTS } from "./words.mjs";
 
 const KEYS = [
-  ["1 … 5", "screens"],
+  ["1 … 7", "screens"],
   ["/", "filter"],
   ["g", "go to a ring"],
   ["p", "pause, go on"],
@@ -19,6 +19,8 @@ const WORDS = [
   ["actual", "its part of the requests: members and rules are in it too"],
   ["killed", "nobody is in the ring, not even by a rule or a pass"],
   ["frozen", "nobody can widen a ring"],
+  ["rollout", "a version on its way outward, ring by ring: wider when it is proven within its margins, back when harm is proven"],
+  ["ln E", "how much the figures speak for harm, or for the proof; at its level it is decided, however often one looks"],
   ["Δ", "beside the ring further out, with the bounds that the truth is between, whenever one looks"],
 ];
 

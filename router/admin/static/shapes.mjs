@@ -106,5 +106,78 @@
 /** @typedef {{instance: string, is_self: boolean, is_fresh: boolean, at: number, generation: number, rev: Record<string, string>, source: Record<string, string>, refused: string[], warnings: string[], is_current: boolean}} Instance */
 /** @typedef {{is_complete: boolean, instances: Instance[], current: number, count: number, sentence: string}} Fleet */
 /** @typedef {{at: number, service: string, method: string, path: string, ring: string, version: string, reason: string, status: number, duration: number, identity: string}} Tapped */
+/** @typedef {"pending" | "waiting" | "shifting" | "baking" | "proving" | "approval" | "finalising" | "succeeded" | "paused" | "rolling_back" | "rolled_back" | "rollback_stalled" | "superseded" | "aborted"} Phase */
+/** @typedef {{service: string, id: string, phase: Phase, why: string, mode: string, stable: string, candidate: string, step: number, steps: number, headline: string, started_at: number, started_by: string, ended_at: number | null}} RolloutSummary */
+/**
+ * @typedef {object} StepProgress
+ * @property {string} ring
+ * @property {boolean} promotes
+ * @property {number | null} weight
+ * @property {number | null} holdback
+ * @property {number} bake
+ * @property {number} min_users
+ * @property {number | null} deadline
+ * @property {number} approvals
+ * @property {"done" | "current" | "ahead"} stands
+ * @property {number | null} entered_at
+ * @property {number | null} left_at
+ * @property {number} baked
+ * @property {number} users
+ * @property {string[]} approved_by
+ * @property {string} sentence
+ */
+/** @typedef {{log_e: number, level: number, peak: number, is_reached: boolean, units_needed: number | null}} Proof */
+/** @typedef {{units: number, outcomes: number}} Side */
+/**
+ * @typedef {object} Gauge
+ * @property {string} name
+ * @property {"outcome" | "latency" | "source"} kind
+ * @property {string} title
+ * @property {string} on_harm
+ * @property {boolean} is_required
+ * @property {Verdict | "uncalibrated"} standing
+ * @property {Proof} harm
+ * @property {Proof} proof
+ * @property {Side} ring
+ * @property {Side} control
+ * @property {[number, number, number] | null} difference estimate, low, high, of rates
+ * @property {number | null} limit
+ * @property {number} alarms
+ * @property {string} sentence
+ */
+/** @typedef {{at: number, estimate: number, low: number, high: number}} Point */
+/** @typedef {{at: number, tick: number, kind: string, before: string, after: string, sentence: string, actor: string, reason: string}} RolloutEvent */
+/** @typedef {{cause: string, seconds_to_verdict: number, users_hurt: number, requests_hurt: number, seconds_to_apply: number | null}} Rollback */
+/**
+ * @typedef {object} Progress
+ * @property {string} id
+ * @property {string} service
+ * @property {string} stable
+ * @property {string} candidate
+ * @property {"enforce" | "observe"} mode
+ * @property {Phase} phase
+ * @property {string} why
+ * @property {string} judged
+ * @property {string} headline
+ * @property {string} next
+ * @property {number} step
+ * @property {StepProgress[]} steps
+ * @property {Gauge[]} gauges
+ * @property {string[]} notes
+ * @property {RolloutEvent[]} events
+ * @property {number} started_at
+ * @property {string} started_by
+ * @property {string} reason
+ * @property {number} at
+ * @property {number} tick
+ * @property {string} leader
+ * @property {number} live
+ * @property {number} applied
+ * @property {Rollback | null} rollback
+ * @property {Record<string, Point[]>} curves
+ * @property {[number, string][]} markers
+ * @property {number | null} ended_at
+ */
+/** @typedef {{outcome: string, cost: string, progress: Progress}} Report */
 
 export {};

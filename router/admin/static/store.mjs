@@ -41,6 +41,8 @@ const known = {
   fleet: null,
   /** The newest recorded change of each service's weights, to say who made it. @type {Record<string, import("./shapes.mjs").AuditEntry>} */
   authors: {},
+  /** One for each service that has or had one; null: nobody has asked yet. @type {import("./shapes.mjs").RolloutSummary[] | null} */
+  rollouts: null,
   isPaused: false,
 };
 
@@ -134,13 +136,18 @@ function take(event, data) {
     Object.assign(known, { state: data.state, picture: data.picture, stateAt: now(), seenAt: now(), link: "live" });
     void remember();
     void refreshFleet();
+    void refreshRollouts();
   } else if (event === "tick") {
     known.picture = joined(known.picture, data);
     known.seenAt = now();
   } else if (event === "change") {
     for (const sentence of data.sentences) say(data, sentence, "");
-    void refreshState();
-    void refreshFleet();
+    if (data.kind === "rollout") {
+      void refreshRollouts();
+    } else {
+      void refreshState();
+      void refreshFleet();
+    }
   } else if (event === "audit") {
     credit(data);
     say({ at: data.at, kind: "audit", service: data.service }, spoken(data), data.actor);
@@ -195,6 +202,13 @@ async function refreshState() {
 export async function refreshFleet() {
   known.fleet = await get("/fleet").catch(() => known.fleet);
   tell("fleet");
+}
+
+/** Which services have a rollout, and how each stands. */
+export async function refreshRollouts() {
+  const found = await get("/rollouts").catch(() => null);
+  if (found !== null) known.rollouts = found.rollouts;
+  tell("rollouts");
 }
 
 /**

@@ -9,8 +9,28 @@ export const VERDICTS = {
   breached: { icon: "✗", word: "breached", means: "proven worse than what is tolerated" },
   collecting: { icon: "◔", word: "collecting", means: "neither proven better nor worse yet" },
   no_data: { icon: "○", word: "no data", means: "no traffic here, or none to compare it with" },
+  uncalibrated: { icon: "≈", word: "uncalibrated", means: "it cries wolf between users of one and the same version: it may only pause" },
   baseline: { icon: "◇", word: "baseline", means: "what the rings further in are compared with" },
 };
+
+/** How a rollout stands; `tone` is its colour. @type {Record<string, {icon: string, word: string, tone: string}>} */
+export const PHASES = {
+  pending: { icon: "○", word: "pending", tone: "no_data" },
+  waiting: { icon: "◷", word: "waiting", tone: "collecting" },
+  shifting: { icon: "⇄", word: "shifting users", tone: "moving" },
+  baking: { icon: "◔", word: "baking", tone: "moving" },
+  proving: { icon: "◑", word: "proving", tone: "moving" },
+  approval: { icon: "☐", word: "waits for approval", tone: "collecting" },
+  finalising: { icon: "◕", word: "finalising", tone: "moving" },
+  succeeded: { icon: "✓", word: "succeeded", tone: "within" },
+  paused: { icon: "‖", word: "paused", tone: "collecting" },
+  rolling_back: { icon: "↶", word: "rolling back", tone: "breached" },
+  rolled_back: { icon: "↶", word: "rolled back", tone: "breached" },
+  rollback_stalled: { icon: "▲", word: "rollback not applied everywhere", tone: "breached" },
+  superseded: { icon: "»", word: "superseded", tone: "no_data" },
+  aborted: { icon: "✕", word: "ended by hand", tone: "no_data" },
+};
+export const ENDS = ["succeeded", "rolled_back", "rollback_stalled", "superseded", "aborted"];
 
 /**
  * What is said of a ring: the default one is compared with nothing.
@@ -59,6 +79,21 @@ export function signed(value, decimals = 2) {
   return value > 0 && text !== "0" ? `+${text}` : text;
 }
 
+/** Thousands and millions in short: 820 k. @param {number} value */
+export function compact(value) {
+  if (value < 10000) return number(value, 0);
+  return value < 1e6 ? `${number(value / 1e3, 0)} k` : `${number(value / 1e6, 1)} M`;
+}
+
+/** With exactly so many decimals, so that what stands below one another can be compared. @param {number} value @param {number} decimals */
+export const fixed = (value, decimals) => value.toFixed(decimals).replace("-", "−").replace(/^−(0\.?0*)$/, "$1");
+
+/** A difference of rates, in percentage points with its sign. @param {number} rate */
+export function points(rate) {
+  const text = fixed(100 * rate, 2);
+  return rate > 0 && text !== "0.00" ? `+${text}` : text;
+}
+
 /** How long something takes or is over. @param {number} seconds */
 export function age(seconds) {
   const whole = Math.max(0, Math.round(seconds));
@@ -66,6 +101,13 @@ export function age(seconds) {
   if (whole < 3600) return `${Math.floor(whole / 60)} min`;
   if (whole < 172800) return `${Math.floor(whole / 3600)} h`;
   return `${Math.floor(whole / 86400)} days`;
+}
+
+/** The same to the minute: how much of something is over. @param {number} seconds */
+export function lasting(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60 || seconds >= 172800) return age(seconds);
+  return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
 }
 
 /** @param {number} at Unix seconds @param {number} now */

@@ -11,6 +11,7 @@ import { ago, clock, counted, moment, VERDICTS } from "../words.mjs";
 import { badge } from "../badge.mjs";
 import { fleetPanel } from "./fleet.mjs";
 import { ringTable } from "./ring_table.mjs";
+import { serviceTabs } from "./tabs.mjs";
 
 const bar = new BucketBar();
 const wide = matchMedia("(min-width: 721px)");
@@ -38,7 +39,7 @@ export const rings = {
     return h(
       "div",
       { class: "home" },
-      tabs(service.service),
+      serviceTabs("rings", service.service),
       h("section", { class: "card picture", "aria-label": "The ring picture" }, ringPicture(service, { labels: wide.matches, chosen })),
       h("div", { class: "side" }, standing(service), fleetPanel(store.fleet, service.service), events()),
       h("section", { class: "card hash", "aria-label": "The hash space" }, hashHead(service), h("div", { "data-own": true, "data-key": "bar", id: "bar" })),
@@ -67,14 +68,6 @@ function tellVerdicts(service) {
   const news = Object.entries(fresh).filter(([ring, verdict]) => ring in verdicts && verdicts[ring] !== verdict);
   if (news.length) announce(news.map(([ring, verdict]) => `${ring}: ${VERDICTS[verdict].word}`).join(", "));
   verdicts = fresh;
-}
-
-/** @param {string} chosen */
-function tabs(chosen) {
-  const names = Object.keys(store.picture?.services ?? {});
-  if (names.length < 2) return null;
-  const links = names.map((name) => h("a", { href: `#/rings/${name}`, "aria-current": name === chosen ? "page" : null }, name));
-  return h("nav", { class: "tabs", "aria-label": "Services" }, links);
 }
 
 /** What there is to say about the service, sentence by sentence. @param {import("../shapes.mjs").ServiceFigures} service */

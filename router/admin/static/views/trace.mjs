@@ -21,6 +21,7 @@ export function trace(found) {
       found.killed.length ? step("Kills", h("span", { class: "problem" }, `nobody is in ${found.killed.join(", ")}`)) : null,
       step("Rules", found.rules.length ? h("ul", {}, found.rules.map(rule)) : no("no ring has rules")),
       step("Hash", found.hash ? hash(found.hash, decision) : no("nobody is known, so there is nothing to hash: the default ring")),
+      found.holdback ? step("Holdback", holdback(found.holdback)) : null,
       step("Decision", h("b", {}, `${decision.ring} → ${decision.version}`)),
     ),
   );
@@ -55,6 +56,12 @@ function finding(one, prefix) {
   const seen = one.found === null ? "" : h("span", { class: "quiet" }, " found ", h("code", {}, one.found));
   const parts = (one.parts ?? []).map((/** @type {any} */ part) => h("li", {}, (part.holds ? yes : no)(finding(part, ""))));
   return [prefix, one.text, seen, parts.length ? h("ul", {}, parts) : null];
+}
+
+/** @param {any} found */
+function holdback(found) {
+  const who = `${percent(found.percent)} of ${found.ring} keep ${found.version}; the user is at ${percent(found.at_percent)}`;
+  return found.held ? yes(`${who}: held back, keeps ${found.version}`) : no(`${who}: not held back`);
 }
 
 /** @param {any} found @param {any} decision */

@@ -1,0 +1,166 @@
+"""Redis over TLS, under an account with few rights, behind Sentinels and in a Cluster: what is written is applied."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from loadtests.redis_kinds import cluster, command, primary_and_sentinels, tls_server
+from router.control.console import execute
+from router.control.link import TROUBLE, make_client
+from router.control.weights import set_weights
+from tests.certificates import Authority
+from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
+from tests.waiting import until
+
+ACCOUNTS = {
+    line.split()[2]: line.replace("SECRET", "first").split()
+    for line in Path("docs/redis.md").read_text().splitlines()
+    if line.startswith("ACL SETUSER rr-")
+}
+
+
+async def writes(client: Redis, percent: str) -> None:
+    """As an operator would who tries again until it is acknowledged."""
+
+    async def do() -> bool:
+        try:
+            async with asyncio.timeout(2):
+                await client.hset(WEIGHTS, "canary", percent)
+        except (TimeoutError, *TROUBLE):
+            return False
+        return True
+
+    await until(do, within=20)
+
+
+@pytest.mark.parametrize("needs_front", [False, True])
+async def test_tls_with_a_client_certificate_and_a_restart(tmp_path: Path, state_dir: Path, needs_front: bool) -> None:
+    async with tls_server(tmp_path, needs_front=needs_front) as house:
+        client = make_client(house.url)
+        async with Watched(house.url, state_dir) as shop:
+            await writes(client, "5")
+            await until(lambda: shop.weights == {"canary": 500})
+            await house.restart()
+            assert shop.weights == {"canary": 500}
+            await writes(client, "6")
+            await until(lambda: shop.weights == {"canary": 600}, within=10)
+        await client.aclose()
+        (tmp_path / "other").mkdir()
+        wrong = Authority(tmp_path / "other")
+        async with Watched(house.url.replace(str(tmp_path / "ca.pem"), str(wrong.ca)), state_dir / "other") as shop:
+            assert shop.store.state == "down"
+            assert "certificate verify failed" in shop.store.last_error.lower()
+        async with Watched(house.url + ".gone", state_dir / "other") as shop:
+            assert shop.store.state == "down"
+        assert "ssl_keyfile" in shop.store.last_error
+        assert "cannot be read" in shop.store.last_error
+
+
+@pytest.mark.parametrize(
+    ("user", "missing", "state"),
+    [("rr-instance", "", "live"), ("rr-operator", "", "live"), ("rr-instance", "+client|tracking", "poll")],
+)
+async def test_a_documented_account_is_never_refused_and_its_secret_rotates(
+    redis_server: Server, redis_client: Redis, state_dir: Path, tmp_path: Path, user: str, missing: str, state: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("first\n")
+    account = redis_client.execute_command
+    await account(*(word for word in ACCOUNTS[user] if word != missing))
+    url = redis_server.url + f"?username={user}&password_file={secret}"
+    client = make_client(url)
+    async with Watched(url, state_dir) as shop:
+        await until(lambda: shop.store.state == state)
+        await set_weights(client, SHOP, {"canary": "5"})
+        await until(lambda: shop.weights == {"canary": 500})
+        if state == "live":
+            assert await redis_client.execute_command("ACL", "LOG") == []
+        secret.write_text("second\n")
+        await account("ACL", "SETUSER", user, "resetpass", ">second")
+        await redis_client.execute_command("CLIENT", "KILL", "USER", user)
+        await set_weights(client, SHOP, {"canary": "6"})
+        await until(lambda: shop.weights == {"canary": 600}, within=10)
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "how", ["manual", pytest.param("kill", marks=pytest.mark.slow), pytest.param("stop", marks=pytest.mark.slow)]
+)
+async def test_whoever_the_sentinels_announce_is_followed(tmp_path: Path, state_dir: Path, how: str) -> None:
+    async with primary_and_sentinels(tmp_path) as house:
+        client = make_client(house.url)
+        async with Watched(house.url, state_dir) as shop:
+            await writes(client, "5")
+            await until(lambda: shop.weights == {"canary": 500})
+            old = await house.primary()
+            match how:
+                case "manual":
+                    await command(next(iter(house.sentinels)), "SENTINEL", "FAILOVER", "routing")
+                case "kill":
+                    house.servers[old].kill()
+                case _:
+                    house.servers[old].send(signal.SIGSTOP)
+
+            async def is_new() -> bool:
+                return await house.primary() != old
+
+            await until(is_new, within=20)
+            assert shop.weights == {"canary": 500}
+            new = await house.primary()
+
+            async def is_followed() -> bool:  # what goes to the old primary meanwhile is thrown away
+                await writes(client, "6")
+                said: Any = await command(new, "HGET", WEIGHTS, "canary")
+                return bool(said == b"6")
+
+            await until(is_followed, within=10)
+            await until(lambda: shop.weights == {"canary": 600}, within=10)
+        await client.aclose()
+
+
+@pytest.mark.parametrize("how", ["migrate", pytest.param("kill", marks=pytest.mark.slow)])
+async def test_the_owner_of_a_slot_is_followed(tmp_path: Path, state_dir: Path, how: str) -> None:
+    async with cluster(tmp_path, WEIGHTS) as house:
+        client = make_client(house.url)
+        rules = {"shop": SHOP, "blog": replace(SHOP, name="blog"), "docs": replace(SHOP, name="docs")}
+        async with Watched(house.url, state_dir, rules) as shop:
+            await until(lambda: shop.store.state == "live", within=10)
+            await set_weights(client, SHOP, {"canary": "5"})
+            await until(lambda: shop.weights == {"canary": 500})
+            old = await house.owner()
+            if how == "migrate":
+                await house.migrate(old, next(port for port in list(house.servers)[:3] if port != old))
+            else:
+                house.servers[old].kill()
+            for name in ("blog", "docs"):
+                await set_weights(client, rules[name], {"canary": "7"}) if how == "migrate" else None
+            await writes(client, "6")
+            await until(lambda: shop.weights == {"canary": 600}, within=10)
+            async with client.pipeline(transaction=False) as pipe:
+                for name in rules:
+                    pipe.hgetall(f"rings:{{{name}}}:status")
+                said = await pipe.execute()
+            assert [len(one) for one in said] == [1, 1, 1] or how == "kill"
+        await client.aclose()
+
+
+async def test_a_reader_follows_what_others_write(redis_server: Server, redis_client: Redis, state_dir: Path) -> None:
+    await redis_client.execute_command(*ACCOUNTS["rr-reader"])
+    async with Watched(redis_server.url.replace("//", "//rr-reader:first@"), state_dir) as shop:
+        await redis_client.hset(WEIGHTS, "canary", "5")
+        await until(lambda: shop.weights == {"canary": 500} and shop.store.state == "live")
+        await until(lambda: shop.diary.has("the status cannot be written to Redis"))
+
+
+async def test_the_console_finds_the_owner_in_a_cluster(tmp_path: Path) -> None:
+    async with cluster(tmp_path, WEIGHTS) as house:
+        for name in ("shop", "blog", "docs"):
+            assert await execute(house.url, ["HSET", f"rings:{{{name}}}:weights", "canary", "5"]) == 1
+        assert await execute(house.url, ["PING"]) == b"PONG"
