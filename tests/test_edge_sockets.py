@@ -299,6 +299,29 @@ async def test_whoever_was_just_taken_from_a_siblings_queue_is_waited_for_at_the
             await ends
 
 
+async def test_whoever_the_loop_accepted_in_the_turn_of_the_stop_is_waited_for() -> None:
+    """The loop accepts while it polls, and tells the data plane a turn later: the stop may come between the two."""
+    async with raw_backend(fixed(OK)) as port:
+        listener = ListenerSpec(sockets=(SocketSpec(""),))
+        async with running_plane(snapshot(shop((port,), (port,)), listener=listener)) as router:
+            own = socket.create_server(("127.0.0.1", 0))
+            where = own.getsockname()
+            listening = Listening(router.plane, 0, own.detach(), router.plane.spawn)
+            await listening.open(listener.sockets[0])
+            client = socket.create_connection(where)
+            await asyncio.sleep(0)  # the loop polls once
+            assert not router.plane.collect().connections
+            for coming in await listening.close():
+                await coming
+            assert router.plane.collect().connections == 1
+            ends = router.plane.spawn(router.plane.drain(5.0), name="drain")
+            reader, writer = await asyncio.open_connection(sock=client)
+            writer.write(GET)
+            assert (await reader.read()).endswith(b"ok")
+            writer.close()
+            await ends
+
+
 async def test_requests_that_are_cut_off_at_the_stop_are_said_and_exit_with_1(tmp_path: Path) -> None:
     asked, may_end = asyncio.Event(), asyncio.Event()
 

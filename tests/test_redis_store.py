@@ -34,7 +34,7 @@ async def test_what_redis_cli_sets_is_live_and_the_status_says_so(
     redis_server: Server, redis_client: Client, state_dir: Path
 ) -> None:
     async with Watched(redis_server.url, state_dir) as shop:
-        assert shop.store.state == "live"
+        await until(lambda: shop.store.state == "live")
         assert shop.store.source("shop") == "config"
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "5", "early", "20.5", "rev", "3")
         await until(lambda: shop.weights == {"canary": 500, "early": 2050})

@@ -138,8 +138,8 @@ class Listening:
             listener.close()
         if self._server is not None:
             self._server.close()
-            if self._context is not None:
-                self._receive(asyncio.sleep(HANDSHAKE_SECONDS), name="handshakes")
+            # Whom the loop has accepted it tells the data plane of a turn later.
+            self._receive(asyncio.sleep(HANDSHAKE_SECONDS if self._context is not None else 0), name="accepted")
         self._siblings.clear()
         self._spec = None
         return list(self._coming)
