@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from typing import Any, Final
 
 from loadtests import contestants, report
-from loadtests.rig import HOST, Rig, RigError, fetch, lua, measure, say_cores, turns, wrk
+from loadtests.rig import Rig, RigError, lua, measure, say_cores, turns, wrk
 
 FORMS: Final = ("off", "json", "combined")
 INSTANCES: Final = 2
-SWITCH_SECONDS: Final = 10.0
 
 
 def options() -> argparse.Namespace:
     parser = report.parser("CPU per request of this router by the form of its access log.", rounds=9, seconds=3)
     parser.add_argument("--connections", type=int, default=32, help="keep-alive connections of wrk")
     return parser.parse_args()
-
-
-def switch(router: contestants.Contestant, form: str) -> None:
-    """Write another form into the config file and wait until every worker has it.
-
-    Two processes that do the same differ by more than the log costs; so it is one process that changes.
-    """
-    assert router.config is not None
-    config = json.loads(router.config.read_text())
-    if config["access_log"]["format"] == form:
-        return
-    before = generation(router)
-    config["access_log"]["format"] = form
-    router.config.write_text(json.dumps(config))
-    deadline = time.monotonic() + SWITCH_SECONDS
-    while generation(router) == before:
-        if time.monotonic() > deadline:
-            raise RigError(f"the access log did not become {form} within {SWITCH_SECONDS:g} s")
-        time.sleep(0.05)
-
-
-def generation(router: contestants.Contestant) -> int:
-    """What all its workers have applied."""
-    return int(json.loads(fetch(f"http://{HOST}:{router.admin}/api/v1/state"))["applied_everywhere"])
 
 
 def measure_all(asked: argparse.Namespace) -> list[dict[str, float]]:
@@ -60,7 +33,8 @@ def measure_all(asked: argparse.Namespace) -> list[dict[str, float]]:
             for router in routers:
                 found = {}
                 for form in forms:
-                    switch(router, form)
+                    # Two processes that do the same differ by more than the log costs: it is one that changes.
+                    contestants.reconfigure(router, access_log={"format": form})
                     one = measure(router.child, script, router.port, asked.seconds, asked.connections)
                     if one["errors"]:
                         raise RigError(f"{one['errors']:.0f} errors")

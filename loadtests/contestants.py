@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ INTERPRETED: Final = "interpreted"
 """This router without its native code, when the other one has it."""
 PEERS: Final = ("nginx", "haproxy", "envoy", "aiohttp")
 CHECKED_USERS: Final = 400
+RELOAD_SECONDS: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -92,12 +94,13 @@ def start_router(
     services: dict[str, Any],
     name: str = ROUTER,
     access_log: str = "off",
-    interpreted: bool = False,
+    code: str | None = None,
     **settings: Any,
 ) -> Contestant:
     """This router as it is shipped: control, admin and one worker; Redis absent. All its processes count.
 
-    ``settings`` are further lines of its config, or other ones.
+    ``code`` is the PYTHONPATH of another build; empty, it is the interpreted one. ``settings`` are further lines of its
+    config, or other ones.
     """
     port, admin = free_ports(2)
     config = {
@@ -115,9 +118,30 @@ def start_router(
     url = f"http://{HOST}:{port}/"
     if any(one.get("hosts") for one in services.values()):
         url = f"http://{HOST}:{admin}/live"
-    env = {key: value for key, value in os.environ.items() if not interpreted or key != "PYTHONPATH"}
+    env = dict(os.environ) if code is None else {**os.environ, "PYTHONPATH": code}
     child = rig.start(name, command, PROXY_CORE, url, discard=access_log != "off", env=env)
     return Contestant(name, port, child, path, admin)
+
+
+def reconfigure(router: Contestant, **settings: Any) -> None:
+    """Write these lines into the config file, None to take one out, and wait until every worker has them."""
+    assert router.config is not None
+    config = json.loads(router.config.read_text())
+    wanted = {key: value for key, value in {**config, **settings}.items() if value is not None}
+    if wanted == config:
+        return
+    before = _generation(router)
+    router.config.write_text(json.dumps(wanted))
+    deadline = time.monotonic() + RELOAD_SECONDS
+    while _generation(router) == before:
+        if time.monotonic() > deadline:
+            raise RigError(f"{', '.join(settings)} did not change within {RELOAD_SECONDS:g} s")
+        time.sleep(0.05)
+
+
+def _generation(router: Contestant) -> int:
+    """What all its workers have applied."""
+    return int(json.loads(fetch(f"http://{HOST}:{router.admin}/api/v1/state"))["applied_everywhere"])
 
 
 # -- the peers ---------------------------------------------------------------------------------------------------------
@@ -209,7 +233,7 @@ def start_all(
     found = Field()
     for name in (ROUTER, INTERPRETED) if both and report.is_compiled() else (ROUTER,):
         services = {"shop": service([backend.v1], [backend.v2])}
-        router = start_router(rig, services, name, interpreted=name == INTERPRETED)
+        router = start_router(rig, services, name, code="" if name == INTERPRETED else None)
         check(router)
         found.contestants[name] = router
     for name in peers:

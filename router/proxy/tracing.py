@@ -64,7 +64,9 @@ class Begun:
 class Tracer:
     """A worker's; made anew when ``spec`` changes."""
 
-    __slots__ = ("_allowance", "_batch", "_bits", "_bound", "_dropped", "_is_due", "_loop", "_send", "spec")
+    __slots__ = (
+        "_allowance", "_batch", "_bits", "_bound", "_chance", "_dropped", "_is_due", "_loop", "_rate", "_send", "spec",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -76,8 +78,10 @@ class Tracer:
         self.spec = spec
         self._loop = loop
         self._send = send
+        self._rate = spec.rate
         self._bound = round(spec.rate * _IDS)
-        self._bits = Random().getrandbits
+        source = Random()
+        self._bits, self._chance = source.getrandbits, source.random
         self._allowance = Allowance(most, loop.time())
         self._batch: list[Span] = []
         self._dropped = 0
@@ -91,10 +95,8 @@ class Tracer:
         """
         said = head.headers.get(b"traceparent")
         parent: Parent | None = None if said is None else read_traceparent(said)
-        half = 0
         if parent is None:
-            half = self._bits(64)
-            if half >= self._bound:
+            if self._chance() >= self._rate:
                 return None
         elif not parent.is_sampled:
             return None
@@ -102,7 +104,11 @@ class Tracer:
             self._dropped += 1
             self._is_news()
             return None
-        trace_id = b"%016x%016x" % (self._bits(64) or 1, half) if parent is None else parent.trace_id
+        if parent is None:
+            # Among the ids that are sampled: whoever asks the id again comes to the same answer.
+            trace_id = b"%016x%016x" % (self._bits(64) or 1, self._bits(64) * self._bound >> 64)
+        else:
+            trace_id = parent.trace_id
         span_id = b"%016x" % (self._bits(64) or 1)
         lines = head.lines
         if said is not None:
