@@ -37,6 +37,12 @@ def access_log(document: Document) -> Figures:
             yield f"{form} ÷ off, CPU per request", report.shown(one["ratio_to_off"], 2)
 
 
+def seeing(document: Document) -> Figures:
+    for form, one in document["summary"].items():
+        if form in ("now", "everything") and "before" in document["summary"]:
+            yield f"{form} − before, CPU µs per request", report.shown(one["more_us"])
+
+
 def latency(document: Document) -> Figures:
     for found in document["loads"].values():
         for percentile, added in found["summary"].get(OURS, {}).get("added_us", {}).items():
@@ -167,6 +173,7 @@ def scraping(document: Document) -> Figures:
 FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "compare": compare,
     "access_log": access_log,
+    "seeing": seeing,
     "connections": compare,
     "latency": latency,
     "growth": growth,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.proxy.forwarding import timing_line
 from router.proxy.grammar import FramingError, RefusedMethodError, UnknownCodingError, UnknownVersionError
 from router.proxy.heads import RequestReader, read_response
 from router.proxy.lines import Lines, StartJudge
@@ -142,3 +143,16 @@ def test_the_memory_for_lines_is_bounded_and_what_recurs_stays() -> None:
     long = b"GET /" + b"x" * Lines.LONGEST + b" HTTP/1.1"
     assert lines[long]
     assert long not in lines
+
+
+@pytest.mark.parametrize(
+    ("own", "waited", "said"),
+    [
+        (0.0000124, 0.0003457, b"router;dur=0.012, upstream;dur=0.345"),
+        (0.0, 0.9999999, b"router;dur=0.000, upstream;dur=999.999"),
+        (0.25, 1.0, b"router;dur=250.000, upstream;dur=1000.000"),
+        (3.0625, 61.5, b"router;dur=3062.500, upstream;dur=61500.000"),
+    ],
+)
+def test_server_timing_says_milliseconds_with_three_places(own: float, waited: float, said: bytes) -> None:
+    assert timing_line(own, waited) == b"Server-Timing: " + said

@@ -28,6 +28,10 @@ UPGRADE: Final = 12
 CARRIED: Final = 13
 """What a client says of the ring it should be in; looked at in ``proofs``."""
 
+_WHOLE: Final = [b"%d." % number for number in range(1000)]
+_THREE: Final = [b"%03d" % number for number in range(1000)]
+"""Milliseconds of Server-Timing: looking two halves up takes a third of the time that writing a float does."""
+
 RING_PASS: Final = b"ring_pass"
 """The cookie and the query parameter with a pass."""
 
@@ -158,4 +162,10 @@ def add_anonymous_cookie(lines: list[bytes], cookie: bytes) -> None:
 
 def timing_line(own: float, waited: float) -> bytes:
     """Server-Timing (W3C): seconds until a request was sent on, and from then on until the head of its response."""
-    return b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f" % (1e3 * own, 1e3 * waited)
+    first, second = int(1e6 * own), int(1e6 * waited)
+    if not (0 <= first < 1_000_000 and 0 <= second < 1_000_000):
+        return b"Server-Timing: router;dur=%.3f, upstream;dur=%.3f" % (1e3 * own, 1e3 * waited)
+    return b"".join((
+        b"Server-Timing: router;dur=", _WHOLE[first // 1000], _THREE[first % 1000],
+        b", upstream;dur=", _WHOLE[second // 1000], _THREE[second % 1000],
+    ))  # fmt: skip
