@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -70,6 +72,8 @@ class Demo:
     """A running demo on ports of its own."""
 
     environment: Mapping[str, str]
+    process: asyncio.subprocess.Process
+    log: Path
 
     def words(self, line: str) -> list[str]:
         """The command with this demo's ports, and without redis-cli where there is none."""
@@ -122,7 +126,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
     try:
         await until(lambda: process.returncode is not None or "Ctrl-C ends it all." in log.read_text("utf-8"), 15)
         assert process.returncode is None, log.read_text("utf-8")
-        yield Demo(environment)
+        yield Demo(environment, process, log)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
@@ -190,3 +194,21 @@ def test_every_file_the_readme_links_to_is_there() -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+async def test_ctrl_c_ends_it_all_however_often_it_is_pressed(demo: Demo) -> None:
+    def has_ended_when_pressed_again() -> bool:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the terminal's, and of who started it
+            with contextlib.suppress(ProcessLookupError):
+                demo.process.send_signal(number)
+        return demo.process.returncode is not None
+
+    await until(has_ended_when_pressed_again, within=60)
+    assert demo.process.returncode == 0
+    printed = demo.log.read_text("utf-8")
+    assert "stopping" in printed
+    assert "Traceback" not in printed
+    for name in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", int(demo.environment[name])))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -49,20 +50,42 @@ def demo(context: click.Context, seconds: float | None, quiet: bool) -> None:
     for name, port in ports.items():
         _must_be_free(name, port)
     os.environ.update({name: str(port) for name, port in ports.items()})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _on_interrupt(_give_up)
     with contextlib.ExitStack() as house:
         # A demo begins afresh: what an earlier one knew would be held against an empty Redis.
         state = Path(house.enter_context(tempfile.TemporaryDirectory(prefix="ring-router-demo-")))
         os.environ["RING_ROUTER_DEMO_STATE"] = str(state)
         load_or_exit(CONFIG)
         _start(house, ports, state)
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
             asyncio.run(_visit(ports, seconds, quiet))
+        _be_deaf()
         click.echo("\nstopping …")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # what Python would give back on its way out
+        signal.signal(number, signal.SIG_IGN)
 
 
 demo.add_command(fault)
+
+
+def _on_interrupt(act: Callable[[], object]) -> None:
+    """Once: a second Ctrl-C would cut the stopping short, and leave processes behind."""
+
+    def interrupted(*_: object) -> None:
+        _be_deaf()
+        act()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
+
+
+def _be_deaf() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # not SIG_IGN: Python complains when one of both was on its way
+        signal.signal(number, lambda *_: None)
+
+
+def _give_up() -> None:
+    raise KeyboardInterrupt
 
 
 def _must_be_free(name: str, port: int) -> None:
@@ -134,6 +157,9 @@ async def _visit(ports: dict[str, int], seconds: float | None, quiet: bool) -> N
 
     port = ports["RING_ROUTER_DEMO_PORT"]
     loop = asyncio.get_running_loop()
+    me = asyncio.current_task()
+    assert me is not None
+    _on_interrupt(lambda: loop.call_soon_threadsafe(me.cancel))
     deadline = loop.time() + START_SECONDS
     first = Visitor(port)
     while not await first.ask("user-0"):
