@@ -223,17 +223,20 @@ class DataPlane:
         # Somebody may have lowered what this process may open: refusing is better than failing to accept, or having
         # no descriptor left for a backend.
         self._limit_connections()
-        count = self._of_client.get(address, 0) + 1
-        self._of_client[address] = count
+        count = self._of_client[address] = self._of_client.get(address, 0) + 1
         downstream.is_trusted = bool(self._trusted) and self.trusts(address)
         failure = None
         most = self.listener.limits.connections_per_client
-        if self.is_full:
+        # Counted before it is judged: two workers that looked first would both take the last place.
+        self._connections.add(downstream)
+        if self.count_heads() > self._allowed or self._headcount.everywhere > self._most:
             failure = Failure.TOO_MANY_CONNECTIONS
         elif most and count > most and not downstream.is_trusted and address != UNIX:
             failure = Failure.TOO_MANY_OF_CLIENT
-        (self._connections if failure is None else self._refused).add(downstream)
-        self.count_heads()
+        if failure is not None:
+            self._connections.discard(downstream)
+            self._refused.add(downstream)
+            self.count_heads()
         return failure
 
     def _limit_connections(self) -> None:
