@@ -30,7 +30,7 @@ CARRIED: Final = 13
 
 _WHOLE: Final = [b"%d." % number for number in range(1000)]
 _THREE: Final = [b"%03d" % number for number in range(1000)]
-"""Milliseconds of Server-Timing: looking two halves up takes a third of the time that writing a float does."""
+"""Milliseconds of Server-Timing: two halves are looked up faster than a float is written."""
 
 RING_PASS: Final = b"ring_pass"
 """The cookie and the query parameter with a pass."""

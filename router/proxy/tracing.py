@@ -90,8 +90,8 @@ class Tracer:
     def begin(self, head: RequestHead, scheme: bytes) -> Begun | None:
         """The span of a request, if it is sampled; its head then says that it is the parent of what follows.
 
-        The caller's word counts, where there is one; else the lower half of a new trace's id decides (the sampler
-        TraceIdRatioBased of OpenTelemetry does the same).
+        The caller's word counts, where there is one; else chance decides, and the lower half of the new trace's id is
+        one that OpenTelemetry's sampler TraceIdRatioBased would take at the same rate.
         """
         said = head.headers.get(b"traceparent")
         parent: Parent | None = None if said is None else read_traceparent(said)
@@ -105,7 +105,6 @@ class Tracer:
             self._is_news()
             return None
         if parent is None:
-            # Among the ids that are sampled: whoever asks the id again comes to the same answer.
             trace_id = b"%016x%016x" % (self._bits(64) or 1, self._bits(64) * self._bound >> 64)
         else:
             trace_id = parent.trace_id
