@@ -13,6 +13,7 @@ import pytest
 
 from router.core.spec import ListenerSpec, TimeoutsSpec
 from router.proxy.downstream import Downstream
+from router.proxy.wheel import Patience, Wheel
 from tests.house import RunningPlane, Serve, fixed, raw_backend, read_head, running_plane, shop, snapshot
 from tests.waiting import until
 
@@ -306,17 +307,54 @@ async def test_a_client_that_was_slow_for_a_moment_does_not_shorten_the_time_of_
         writer.close()
 
 
-async def test_a_backend_is_not_late_because_the_whole_machine_stood_still() -> None:
+async def stand_still(times: int = 1) -> None:
+    """Hold up the loop, and with it everybody in this process; then as often again, some turns later."""
+    for _ in range(times):
+        goes_on = monotonic() + 0.8
+        while monotonic() < goes_on:
+            pass
+        for _ in range(10):
+            await asyncio.sleep(0)  # turns of the loop: it takes a moment to answer
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_backend_is_not_late_because_the_whole_machine_stood_still(times: int) -> None:
     """A paused machine, a blocked loop: backend and router go on at the same time, when the deadline has passed."""
 
     async def stands_still(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
-        goes_on = monotonic() + 0.8
-        while monotonic() < goes_on:
-            pass  # the loop of both
-        for _ in range(10):
-            await asyncio.sleep(0)  # turns of the loop: it takes a moment to answer
+        await stand_still(times)
         writer.write(OK)
 
     async with plane_in(stands_still, TimeoutsSpec(LONG, 0.3, LONG)) as router:
         assert (await router.ask(GET)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nor_is_a_connection_late_that_was_being_made_meanwhile() -> None:
+    wheel = Wheel(asyncio.get_running_loop())
+    wheel.start()
+    try:
+        async with Patience(wheel, 0.3):
+            await stand_still(3)
+        with pytest.raises(TimeoutError):
+            async with Patience(wheel, 0.3):
+                await asyncio.get_running_loop().create_future()
+    finally:
+        wheel.stop()
+
+
+async def test_a_loop_that_is_late_for_good_still_has_deadlines() -> None:
+    wheel, is_over = Wheel(asyncio.get_running_loop()), False
+
+    async def hold_up() -> None:
+        while not is_over:
+            await stand_still()
+
+    wheel.start()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hold_up())
+        with pytest.raises(TimeoutError):
+            async with Patience(wheel, 0.3):
+                await asyncio.get_running_loop().create_future()
+        is_over = True
+    wheel.stop()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from router.proxy.client import proxy_header
 from router.proxy.failures import Failure
 from router.proxy.grammar import FramingError
+from router.proxy.wheel import Patience
 
 if TYPE_CHECKING:
     from router.proxy.door import Door
@@ -49,7 +50,7 @@ async def greet(plane: DataPlane, door: Door, connection: socket.socket, context
     """Read who it is, then serve it."""
     plane.greeting += 1
     try:
-        async with asyncio.timeout(plane.listener.head_timeout):
+        async with Patience(plane.wheel, plane.listener.head_timeout):
             try:
                 address = await _client_of(connection)
             finally:

@@ -12,6 +12,7 @@ from router.core.standing import Event, Standing
 from router.proxy.endpoint import Endpoint
 from router.proxy.failures import Failure
 from router.proxy.upstream import Upstream
+from router.proxy.wheel import Patience
 
 if TYPE_CHECKING:
     from router.proxy.plane import DataPlane
@@ -33,7 +34,7 @@ async def connect(plane: DataPlane, endpoint: Endpoint, seconds: float) -> Upstr
             name = spec.tls.name or spec.name or spec.host
             name.encode("idna")  # raises UnicodeError, where uvloop would fall silent
             options = {"ssl": plane.client_context(spec.tls), "server_hostname": name}
-        async with asyncio.timeout(seconds):
+        async with Patience(plane.wheel, seconds):
             if spec.path:
                 _, protocol = await plane.loop.create_unix_connection(upstream, spec.path, **options)
             else:

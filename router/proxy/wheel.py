@@ -3,20 +3,23 @@
 A connection's deadline moves with each request, so moving it later must cost a store and nothing else: the wheel looks
 again when the old slot comes up. Only a deadline that comes nearer moves between slots, which happens once per
 connection and not once per request. Deadlines fire up to two ticks late, never early. Time in which
-the process stood still (a paused machine, a loop that was blocked) is given back, up to a second of it: whoever was
-waited for may have stood still as well, and what came meanwhile is not read yet.
+the process stood still (a paused machine, a loop that was blocked) is given back, up to a second of it each time:
+whoever was waited for may have stood still as well, and what came meanwhile is not read yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from types import TracebackType
 from typing import Final, Protocol
 
 TICK_SECONDS: Final = 0.05
 HELD_UP_SECONDS: Final = 4 * TICK_SECONDS
 """A turn this late means that the process stood still, and perhaps all of the machine."""
 LONGEST_REST_SECONDS: Final = 1.0
+LONGEST_RESTS_SECONDS: Final = 5.0
+"""Of a rest that is made longer again and again: a loop that is late for good must not be one without deadlines."""
 NEVER: Final = float("inf")
 _HORIZON_SECONDS: Final = 60.0
 
@@ -38,7 +41,7 @@ class Timed(Protocol):
 class Wheel:
     """The deadlines of one event loop."""
 
-    __slots__ = ("_is_working", "_loop", "_rests_until", "_slots", "_tick", "_timer", "_turns_at")
+    __slots__ = ("_is_working", "_loop", "_rests_since", "_rests_until", "_slots", "_tick", "_timer", "_turns_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -47,7 +50,7 @@ class Wheel:
         self._timer: asyncio.TimerHandle | None = None
         self._turns_at = NEVER
         self._is_working = False
-        self._rests_until = 0.0
+        self._rests_since = self._rests_until = 0.0
 
     def start(self) -> None:
         self._set()
@@ -87,15 +90,20 @@ class Wheel:
         # First: whatever goes wrong below, the deadlines of the other connections must go on.
         now, turns_at = monotonic(), self._turns_at
         self._set()
-        if self._rests_until:
-            if now < self._rests_until:
-                return
-            self._rests_until = 0.0
-        elif now > turns_at + HELD_UP_SECONDS:
-            self._rests_until = now + min(now - turns_at, LONGEST_REST_SECONDS)
+        if self._rests(now, now - turns_at):
             return
         if not self._is_working:
             self._work()
+
+    def _rests(self, now: float, late: float) -> bool:
+        """Whether time is being given back, after a turn that came ``late`` by so many seconds."""
+        if late > HELD_UP_SECONDS and (not self._rests_until or now < self._rests_since + LONGEST_RESTS_SECONDS):
+            if not self._rests_until:
+                self._rests_since = now
+            self._rests_until = now + min(late, LONGEST_REST_SECONDS)
+        elif now >= self._rests_until:
+            self._rests_until = 0.0
+        return self._rests_until > 0.0
 
     def _work(self) -> None:
         """Look at whoever is due, until a deadline fires: those who have something to read come before the next one.
@@ -104,6 +112,8 @@ class Wheel:
         """
         self._is_working = False
         now = monotonic()
+        if now > self._turns_at + HELD_UP_SECONDS:
+            return  # stood still between two deadlines: the turn that is late will see to it
         due = int(now / TICK_SECONDS)
         while True:
             members = self._slots.get(self._tick)
@@ -131,3 +141,29 @@ class Wheel:
         except BaseException:
             self.place(timed)  # whoever raises must not lose its deadlines
             raise
+
+
+class Patience:
+    """``asyncio.timeout`` by the clock of a wheel: an ``async with`` that ends in TimeoutError after ``seconds``."""
+
+    __slots__ = ("_timeout", "_wheel", "deadline", "looked_at", "slot")
+
+    def __init__(self, wheel: Wheel, seconds: float) -> None:
+        self._wheel = wheel
+        self._timeout = asyncio.timeout(None)
+        self.deadline = monotonic() + seconds
+        self.slot = -1
+        self.looked_at = 0.0
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._wheel.place(self)
+
+    def on_deadline(self, now: float) -> None:
+        self._timeout.reschedule(0.0)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._wheel.remove(self)
+        await self._timeout.__aexit__(kind, error, traceback)
