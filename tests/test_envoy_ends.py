@@ -124,8 +124,10 @@ async def test_a_version_that_control_finds_down_is_left_for_the_next_one(tmp_pa
 async def test_a_thousand_members_of_a_short_list_are_known(tmp_path: Path) -> None:
     names = tuple(f"a rather long (name) of user {i}" for i in range(1000))
     async with raw_backend(telling("v1")) as v1, raw_backend(telling("v2")) as v2:
-        spec = snapshot(shop((v1,), (v2,), canary=0, early=0))
-        async with running_envoy(tmp_path, spec, members={("shop", "early"): names}) as envoy:
+        service = shop((v1,), (v2,), canary=0, early=0)
+        early = replace(service.rings[1], members=names)
+        spec = snapshot(replace(service, rings=(service.rings[0], early, *service.rings[2:])))
+        async with running_envoy(tmp_path, spec) as envoy:
             for i in (0, 199, 200, 999, 1000):
                 head, _ = await ask(envoy, f"X-User-Id: a rather long (name) of user {i}\n")
                 assert ("x-ring: early\r\n" in head) is (i < 1000)

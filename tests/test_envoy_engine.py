@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from router.control.keys import shard_of
+from router.control.ring_keys import MOST
 from router.core.hashing import bucket_of
 from tests.envoy_house import Engine, needs_envoy, start_engine, stop_engine
 from tests.house import read_head
@@ -23,6 +25,7 @@ from tests.running import BODY, CONFIG, Tally, rings_of, some_more, steady_load,
 from tests.waiting import until_said
 
 pytestmark = needs_envoy
+MEMBERS = "rings:{shop}:members:canary"
 PLAIN = CONFIG.replace("workers: {workers}", "workers: {workers}\nbaggage: false")
 USERS = [f"user-{i}" for i in range(300)]
 
@@ -149,6 +152,46 @@ async def test_what_envoy_cannot_do_is_said_and_changes_nothing(tmp_path: Path, 
         redis_server.redis_cli("HSET", CONTROL, "holdback", "")
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
         assert await rings_of(router, USERS) == by_hash(60, 20)
+
+
+async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: Path, redis_server: Server) -> None:
+    async with engine(tmp_path, redis_server) as router:
+        wide = by_hash(5, 20)
+        outer = [user for user in USERS if wide[user] == "everyone"]
+        some = dict.fromkeys(outer[:20], "canary")
+
+        async def until_they_are(expected: dict[str, str]) -> None:
+            await until_said(router.is_everywhere, within=10)
+            async with asyncio.timeout(10):
+                while await rings_of(router, USERS) != expected:
+                    pass
+
+        redis_server.redis_cli("SADD", MEMBERS, *some)
+        await until_they_are(wide | some)
+        redis_server.redis_cli("SREM", MEMBERS, outer[0])
+        del some[outer[0]]
+        await until_they_are(wide | some)
+
+        redis_server.running.stop()
+        await until_said(lambda: b"Redis is down" in router.get("/ready"), within=20)
+        control = router.control_pid()
+        os.kill(control, signal.SIGKILL)
+        await until_said(lambda: router.is_ready() and router.control_pid() != control, within=20)
+        await until_said(router.is_everywhere, within=20)
+        assert await rings_of(router, USERS) == wide | some
+        redis_server.start()  # and nothing is in it: nobody said that they are to go
+        await until_said(lambda: b"Redis is down" not in router.get("/ready"), within=20)
+        assert await rings_of(router, USERS) == wide | some
+
+        redis_server.redis_cli("HSET", WEIGHTS, "canary", "5", "early", "20")  # now somebody has
+        await until_they_are(wide)
+        redis_server.redis_cli("SADD", f"{MEMBERS}:{shard_of(outer[3].encode())}", outer[3])
+        await until_they_are(wide | {outer[3]: "canary"})
+        redis_server.redis_cli("SADD", MEMBERS, *(f"somebody-{i}" for i in range(MOST)))
+        await until_said(lambda: any("a table that no route can ask" in one for one in router.troubles()), within=10)
+        assert await rings_of(router, USERS) == wide | {outer[3]: "canary"}
+        redis_server.redis_cli("DEL", MEMBERS)
+        await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
 
 
 @pytest.mark.slow

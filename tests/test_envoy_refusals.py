@@ -125,11 +125,6 @@ def test_the_example_of_the_readme_is_not_refused() -> None:
     assert refusals(PLAIN) == ()
 
 
-def test_members_whose_keys_are_known_are_not_refused() -> None:
-    spec = ring(tables=("/tables/one",))
-    assert refusals(spec, EnvoyOptions("/x", members={("shop", "canary"): ("alice",)})) == ()
-
-
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(service_specs())
 def test_every_service_is_refused_or_translated(spec: ServiceSpec) -> None:

@@ -34,8 +34,8 @@ from router.core.spec import (
 
 _AS_CONFIGURED = Live()
 
-Tables = Mapping[tuple[str, str], str]
-"""(service, ring) → the file of the member table that control keeps for it."""
+Tables = Mapping[tuple[str, str], str | tuple[str, ...]]
+"""(service, ring) → the file of the member table that control keeps for it; or keys, for an engine without tables."""
 NO_TABLES: Final[Tables] = {}
 
 
@@ -71,9 +71,10 @@ def snapshot_spec(
     ``resolved`` is host name → addresses: an endpoint with such a name becomes one per address, others stay as they
     are. ``down`` is (service, version) → addresses that checks found down.
 
-    ``tables`` is (service, ring) → member table of the ring's members in Redis. ``lists`` is a file of keys (absolute
-    path, see ``list_files``) → the member table made of it: where one has none, its keys are compared with one by one
-    if there are at most ``files.FEW_KEYS``, else nobody is in it. ``key_sets`` is issuer → what its ``jwks_url`` gave.
+    ``tables`` is (service, ring) → member table of the ring's members in Redis, or their keys. ``lists`` is a file of
+    keys (absolute path, see ``list_files``) → the member table made of it: where one has none, its keys are compared
+    with one by one if there are at most ``files.FEW_KEYS``, else nobody is in it. ``key_sets`` is issuer → what its
+    ``jwks_url`` gave.
 
     ``addresses`` are those that are open, in their order, where these may be others than the settings say: what the
     settings no longer tell of one of them is taken from ``before``.
@@ -217,17 +218,18 @@ def _ring(
     if version not in service.versions:
         known = ", ".join(service.versions)
         raise LiveConflict(f"service {service_name}: ring {ring.name} is to run version {version}; there is: {known}")
+    in_redis = tables.get((service_name, ring.name), ())
     return RingSpec(
         name=ring.name,
         version=version,
         basis_points=basis_points,
         rules=tuple(condition(entry, files, lists) for entry in ring.audience),
-        members=ring.members,
+        members=ring.members if isinstance(in_redis, str) else tuple(dict.fromkeys((*ring.members, *in_redis))),
         falls_outward=ring.fallback == "outward",
         # Redis may have given the ring the version that its copies go to: they would only be the same request twice.
         mirror=None if ring.mirror is None or ring.mirror.version == version else ring.mirror.spec,
         denied=tuple(condition(entry, files, lists) for entry in ring.deny),
-        tables=(table,) if (table := tables.get((service_name, ring.name))) else (),
+        tables=(in_redis,) if isinstance(in_redis, str) else (),
         on_change=ring.on_change[0],
         change_drain=ring.on_change[1],
         floor=ring.floor,

@@ -22,7 +22,8 @@ from xxhash import xxh64_intdigest
 
 from router.control.keys import REVISION_FIELD, SHARDS, key_of, members_key, members_revision_key
 from router.control.link import error_text
-from router.control.ring_table import KEPT, STEP, RingTable
+from router.control.ring_keys import MOST, RingKeys
+from router.control.ring_table import KEPT, STEP, RingTable, fingerprints
 
 LOOSE_AT_ONCE: Final = 4096
 """A loose set of up to so many members is read with one SMEMBERS: 2 ms of Redis (measured: 10,000 take 5 to 8 ms)."""
@@ -58,10 +59,12 @@ class ServiceSync:
         published: Callable[[], None],
         failed: Callable[[str, str], None],
         *,
+        keys: Mapping[str, RingKeys] = {},
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.service = service
         self.tables = tables
+        self.keys = keys
         self._client = client
         self._gate = gate
         self._published = published
@@ -182,12 +185,23 @@ class ServiceSync:
         stale = [table for table in self.tables.values() if table.is_stale]
         for table in stale:
             await table.build()
-        if stale:
+        others = [ring for ring, keys in self.keys.items() if self._settle(ring, keys)]
+        if stale or others:
             self._published()
         self.is_complete = True
         self.synced_at = time.monotonic()
         if wanted:
             self.seconds = self.synced_at - started
+
+    def _settle(self, ring: str, keys: RingKeys) -> bool:
+        count = self.tables[ring].count
+        if keys.unread and count <= MOST:
+            self._dirty |= {f"{ring}:{shard}" if shard else ring for shard in keys.unread}
+            self._news.set()
+        is_other = keys.settle(count)
+        if is_other and keys.trouble is not None:
+            self._failed(self.service, f"{ring} is not kept for a restart without Redis: {error_text(keys.trouble)}")
+        return is_other
 
     async def _first_look(self, has_read: bool) -> None:
         """The last good tables make way for what Redis says, or, where it was flushed, stay."""
@@ -297,7 +311,11 @@ class ServiceSync:
             pipe.smembers(key)
             proof, members = await pipe.execute(raise_on_error=False)
         self._check(key, proof, members, len(members) if isinstance(members, (set, list)) else 0, known)
-        return await _fingerprints(list(members))
+        found = list(members)
+        ring, _, shard = place.partition(":")
+        if ring in self.keys:
+            self.keys[ring].read(shard, found)
+        return await fingerprints(found)
 
     async def _loose(self, ring: str, table: RingTable) -> None:
         key, known = members_key(self.service, ring), self._known(ring)
@@ -336,6 +354,8 @@ class ServiceSync:
             found.extend(map(xxh64_intdigest, some))
             if int(cursor) == 0:
                 break
+        if ring in self.keys:
+            self.keys[ring].read("", None)
         self._scan_from[ring] = time.monotonic() + SCAN_REST * (time.monotonic() - started)
         return found
 
@@ -372,11 +392,3 @@ def _places(ring: str, table: RingTable) -> set[str]:
     """What is known to be read for a ring."""
     places = {f"{ring}:{source}" for source in table.sizes if source in SHARDS}
     return places | {ring} if ring != REVISION_FIELD else places
-
-
-async def _fingerprints(members: list[bytes]) -> array[int]:
-    found = array("Q")
-    for start in range(0, len(members), STEP):
-        found.extend(map(xxh64_intdigest, members[start : start + STEP]))
-        await asyncio.sleep(0)
-    return found

@@ -14,10 +14,12 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from xxhash import xxh64_intdigest
 
+from router.config.compile import Tables
 from router.config.files import keys_in
 from router.control.keys import members_place
 from router.control.link import BadURL, error_text, make_client
 from router.control.member_sync import LONG_LOOSE, ServiceSync
+from router.control.ring_keys import RingKeys
 from router.control.ring_table import RingTable, TableDirectory
 from router.core.spec import SnapshotSpec
 from router.telemetry.tasks import end, spawn
@@ -31,15 +33,26 @@ _FILE: Final = "file"
 
 
 class Members:
-    """``published`` is called when a table has another path: time for a new snapshot."""
+    """``published`` is called when a table has another path: time for a new snapshot.
+
+    ``has_keys``: the engine asks no tables, so that the keys themselves go into the snapshot, as far as they are known.
+    """
 
     def __init__(
-        self, url: str | None, state_dir: Path, runtime: Path, published: Callable[[], None], log: Any
+        self,
+        url: str | None,
+        state_dir: Path,
+        runtime: Path,
+        published: Callable[[], None],
+        log: Any,
+        *,
+        has_keys: bool = False,
     ) -> None:
         self._url = url
         self._published = published
         self._log = log
         self._directory = TableDirectory(state_dir, runtime)
+        self._keys_of = (lambda name: RingKeys(state_dir / "keys" / name)) if has_keys else None
         self._client: Redis | None = None
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._rings: dict[str, dict[str, RingTable]] = {}
@@ -58,14 +71,21 @@ class Members:
     # -- what others look at -------------------------------------------------------------------------------------------
 
     @property
-    def tables(self) -> dict[tuple[str, str], str]:
-        """(service, ring) → the path of its table, where it has one."""
-        return {
+    def tables(self) -> Tables:
+        """(service, ring) → the path of its table, where it has one; or its keys."""
+        keys = {
+            (service, ring): some.known
+            for service, sync in self._syncs.items()
+            for ring, some in sync.keys.items()
+            if some.is_whole
+        }
+        paths = {
             (service, ring): table.path
             for service, rings in self._rings.items()
             for ring, table in rings.items()
             if table.path
         }
+        return {**paths, **keys}
 
     @property
     def lists(self) -> dict[str, str]:
@@ -122,15 +142,17 @@ class Members:
                 del self._syncs[service]
             for ring in known.keys() - set(wanted):
                 known[ring].close(is_gone=True)
+                if self._keys_of is not None:
+                    self._keys_of(known[ring].name).forget()
             self._rings[service] = {
                 ring: known.get(ring) or RingTable(self._directory, f"{service}.{ring}") for ring in wanted
             }
             if not wanted:
                 del self._rings[service]
                 continue
-            sync = ServiceSync(
-                service, self._rings[service], self._client, self._gate, self._published, self._say_trouble
-            )
+            tables = self._rings[service]
+            keys = {} if self._keys_of is None else {ring: self._keys_of(one.name) for ring, one in tables.items()}
+            sync = ServiceSync(service, tables, self._client, self._gate, self._published, self._say_trouble, keys=keys)
             sync.is_polling = self._is_polling
             self._syncs[service] = sync
             self._tasks[service] = spawn(self._follow(sync), name=f"members of {service}")
@@ -148,12 +170,12 @@ class Members:
 
     def sweep(self, spec: SnapshotSpec) -> None:
         """Every worker has this snapshot: tables that it does not name are removed."""
-        served = frozenset((*self.tables.values(), *self.lists.values()))
+        tables = [table for rings in self._rings.values() for table in rings.values()]
+        served = frozenset((*(table.path for table in tables), *self.lists.values()))
         named = frozenset(path for service in spec.services for ring in service.rings for path in ring.tables)
-        for rings in self._rings.values():
-            for table in rings.values():
-                if table.path in named:
-                    table.sweep(served)
+        for table in tables:
+            if table.path in named or self._keys_of is not None:
+                table.sweep(served)
         for _, table in self._lists.values():
             table.sweep(served)
 
@@ -162,7 +184,10 @@ class Members:
             if not table.path:
                 for problem in await table.load():
                     self._log.warning(problem, service=sync.service)
-        if any(table.path for table in sync.tables.values()):
+        for ring, keys in sync.keys.items():
+            table = sync.tables[ring]
+            keys.load(table.count if table.path else None)
+        if any(table.path for table in sync.tables.values()) or any(keys.known for keys in sync.keys.values()):
             self._published()
         if self._is_live:
             sync.survey()

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from xxhash import xxh64_intdigest
+
 from router.core.table import HEADER_WORDS, TOMBSTONE, BadTable
 from router.members.files import UNFINISHED, TableFile, map_table, remove_abandoned
 from router.members.writer import SLICE, TableFull, capacity_for, normal, verify
@@ -228,3 +230,12 @@ class RingTable:
         elif is_gone:
             self._directory.clean(self.name, ())
         self._retired, self._table, self.path = [], None, ""
+
+
+async def fingerprints(members: list[bytes]) -> array[int]:
+    """What a table has of these keys."""
+    found = array("Q")
+    for start in range(0, len(members), STEP):
+        found.extend(map(xxh64_intdigest, members[start : start + STEP]))
+        await asyncio.sleep(0)
+    return found

@@ -38,7 +38,7 @@ def route_configuration(name: str, spec: SnapshotSpec, options: EnvoyOptions, *,
     routes = {
         service.name: [
             route
-            for rule in service_rules(service, options, is_trusted=is_trusted)
+            for rule in service_rules(service, is_trusted=is_trusted)
             for route in _routes(rule, service, spec.listener, options, sends_baggage=spec.listener.sends_baggage)
         ]
         for service in spec.services

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +12,6 @@ class EnvoyOptions:
     ``listen`` are addresses ``host:port`` in the place of the snapshot's own. ``watched`` are the services whose
     users are told to the bridge, where requests are counted for it (``is_counted``, ``access_log``);
     their lines say ``generation``, the snapshot's.
-    ``members`` is (service, ring) → the keys of its short list in Redis, in addition to those of the config.
     """
 
     directory: str
@@ -21,4 +19,3 @@ class EnvoyOptions:
     watched: frozenset[str] = frozenset()
     is_counted: bool = False
     generation: int = 0
-    members: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)

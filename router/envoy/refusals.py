@@ -11,7 +11,6 @@ from typing import Final
 
 from router.core.spec import BreakerSpec, LimitsSpec, ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec
 from router.envoy.matches import matches
-from router.envoy.options import EnvoyOptions
 from router.envoy.refused import CannotSayError, Refusal
 from router.envoy.routes import MOST_DENYING
 
@@ -26,17 +25,13 @@ _IDENTITY: Final = {
         "let the application set one, and name it as `cookie`",
     ),
 }
-_NOTHING: Final = EnvoyOptions("")
 
 
-def refusals(spec: SnapshotSpec, options: EnvoyOptions = _NOTHING) -> tuple[Refusal, ...]:
-    """Everything that stands against it, in the order of the config; none: Envoy can have it.
-
-    ``options.members`` has the lists of those rings whose members in Redis are known by their keys.
-    """
+def refusals(spec: SnapshotSpec) -> tuple[Refusal, ...]:
+    """Everything that stands against it, in the order of the config; none: Envoy can have it."""
     found = [*_of_edge(spec), *_of_listener(spec.listener)]
     for service in spec.services:
-        found += _of_service(service, spec, options)
+        found += _of_service(service, spec)
     return tuple(found)
 
 
@@ -71,7 +66,7 @@ def _of_listener(listener: ListenerSpec) -> Iterator[Refusal]:
         yield Refusal("limits.body_rate", "Envoy measures no rate", "leave it out; `timeouts.body` counts")
 
 
-def _of_service(service: ServiceSpec, spec: SnapshotSpec, options: EnvoyOptions) -> Iterator[Refusal]:
+def _of_service(service: ServiceSpec, spec: SnapshotSpec) -> Iterator[Refusal]:
     place = f"services.{service.name}"
     for source in service.identity:
         if source.kind in _IDENTITY:
@@ -89,7 +84,7 @@ def _of_service(service: ServiceSpec, spec: SnapshotSpec, options: EnvoyOptions)
     if sum(bool(ring.denied) for ring in service.rings) > MOST_DENYING:
         yield Refusal(f"{place}.rings", f"more than {MOST_DENYING} rings deny somebody", "deny in fewer of them")
     for ring in service.rings:
-        yield from _of_ring(f"{place}.rings.{ring.name}", ring, service, options)
+        yield from _of_ring(f"{place}.rings.{ring.name}", ring, service)
 
 
 def _of_settings(place: str, service: ServiceSpec) -> Iterator[Refusal]:
@@ -108,10 +103,10 @@ def _of_settings(place: str, service: ServiceSpec) -> Iterator[Refusal]:
         yield Refusal(f"{place}.return_after", "in Envoy users come back at once", "leave it out, or raise `passes`")
 
 
-def _of_ring(place: str, ring: RingSpec, service: ServiceSpec, options: EnvoyOptions) -> Iterator[Refusal]:
-    if ring.tables and (service.name, ring.name) not in options.members:
-        reason = "members in shards are a table of hashes, which no route can ask"
-        yield Refusal(f"{place}.members", reason, "keep a short list: in the config, or one plain set in Redis")
+def _of_ring(place: str, ring: RingSpec, service: ServiceSpec) -> Iterator[Refusal]:
+    if ring.tables:
+        reason = "more than 4,096 members in Redis, or not all of them text, are a table that no route can ask"
+        yield Refusal(f"{place}.members", reason, "keep a short list, or let what knows them set a header")
     if ring.holdback:
         yield Refusal(f"{place}.holdback", "Envoy hashes a request once", "lift it: HSET …:control holdback ''")
     if ring.mirror is not None:

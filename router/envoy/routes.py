@@ -15,10 +15,9 @@ from typing import Any, Final
 from router.core.audience import ConditionSpec, IdentitySpec
 from router.core.hashing import BUCKETS
 from router.core.snapshot import identity_order
-from router.core.spec import RingSpec, ServiceSpec
+from router.core.spec import ServiceSpec
 from router.envoy.matches import ALWAYS, Match, both, matches
 from router.envoy.messages import Json
-from router.envoy.options import EnvoyOptions
 
 MOST_DENYING: Final = 4
 """Rings that deny somebody, of a service: there is a block for each set of them."""
@@ -40,7 +39,7 @@ class Rule:
     shares: tuple[tuple[int, int], ...] = ()
 
 
-def service_rules(service: ServiceSpec, options: EnvoyOptions, *, is_trusted: bool) -> Iterator[Rule]:
+def service_rules(service: ServiceSpec, *, is_trusted: bool) -> Iterator[Rule]:
     """The whole decision, first match first; ``is_trusted``: of requests of trusted proxies.
 
     Raises ``CannotSayError`` where a rule is none that a route can ask for.
@@ -59,12 +58,11 @@ def service_rules(service: ServiceSpec, options: EnvoyOptions, *, is_trusted: bo
         for count in range(len(denying), -1, -1):
             for denied in combinations(denying, count):
                 for parts in product(*(_any_of(rings[i].denied, source) for i in denied)):
-                    yield from _block(service, options, source, both(who, *parts), denied, is_open)
+                    yield from _block(service, source, both(who, *parts), denied, is_open)
 
 
 def _block(
     service: ServiceSpec,
-    options: EnvoyOptions,
     source: IdentitySpec | None,
     who: Match,
     denied: tuple[int, ...],
@@ -75,7 +73,7 @@ def _block(
     places = [i for i in range(len(rings)) if is_open[i] and i not in denied]
     if source is not None:
         for place in places:
-            for keys in _chunks(members_of(service.name, rings[place], options)):
+            for keys in _chunks(rings[place].members):
                 listed = ConditionSpec("user", compare="one_of", values=keys)
                 for one in matches(listed, source):
                     yield Rule(both(who, one), "member", place, source)
@@ -102,11 +100,6 @@ def _landing(place: int, is_open: list[bool], denied: tuple[int, ...]) -> int:
 
 def _any_of(rules: tuple[ConditionSpec, ...], source: IdentitySpec | None) -> list[Match]:
     return [one for rule in rules for one in matches(rule, source)]
-
-
-def members_of(service: str, ring: RingSpec, options: EnvoyOptions) -> tuple[str, ...]:
-    """The keys of a ring's members, of the config and of the short list in Redis."""
-    return tuple(dict.fromkeys((*ring.members, *options.members.get((service, ring.name), ()))))
 
 
 def _chunks(keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -141,6 +141,8 @@ class Parent:
         restarts = restarts_page()
         self._restarts = Restarts(restarts)
         control += ["--restarts", str(restarts)]
+        if self.envoys is not None:
+            control.append("--members-by-key")
         if admin is not None:
             control += ["--admin-fd", str(admin.fileno())]
         if self._predecessor is not None:
