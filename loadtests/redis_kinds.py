@@ -192,6 +192,7 @@ class Encrypted:
 
     url: str
     restart: Callable[[], Awaitable[None]]
+    signal: Callable[[int], None]
     is_front: bool
 
 
@@ -225,7 +226,12 @@ async def tls_server(directory: Path, *, needs_front: bool = False) -> AsyncIter
             running[-1].kill()
             running.append(await asyncio.to_thread(start))
 
-        yield Encrypted(f"rediss://{HOST}:{port}/0?{query}", restart, binary is None)
+        yield Encrypted(
+            f"rediss://{HOST}:{port}/0?{query}",
+            restart,
+            lambda number: running[-1].process.send_signal(number),
+            binary is None,
+        )
 
 
 async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:

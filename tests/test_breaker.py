@@ -13,7 +13,7 @@ from tests.test_falling_outward import of
 from tests.troubles import CANARY, Answer, Backend, Client, backends, settled
 from tests.waiting import until
 
-QUICK = BreakerSpec(minimum=10, slices=4, open=0.5)
+QUICK = BreakerSpec(minimum=10, slices=4, open=2.0)
 LEFT_ALONE = OutlierSpec(consecutive_errors=0, success_rate=False)
 
 

@@ -297,7 +297,7 @@ async def test_a_tunnel_ends_when_nobody_says_anything_and_either_side_keeps_it_
         writer.write(b"!")  # the backend alone
         start = monotonic()
         assert await reader.read() == b"xxxxx"
-        assert 0.8 + 0.35 < monotonic() - start < 0.8 + 0.4 + 1
+        assert 0.8 + 0.35 < monotonic() - start < 10
         writer.close()
         await settled(router)
 

@@ -36,7 +36,7 @@ async def test_an_endpoint_that_comes_back_is_found_by_a_background_connection_a
             await a.comes_back()
             back_at = monotonic()
             await until(lambda: one(router, a.port).is_usable)
-            assert monotonic() - back_at < 2.0
+            assert monotonic() - back_at < 10
             assert one(router, a.port).standing is Standing.WARMING
             assert router.plane.collect().endpoints["shop", "v1", f"127.0.0.1:{a.port}"].states == {"slow start": 1}
             await until(lambda: one(router, a.port).standing is Standing.WELL)
@@ -85,7 +85,7 @@ async def test_nobody_waits_for_a_version_that_cannot_be_reached_and_it_is_back_
                 return (await client.ask("POST", b"x")).status == 200
 
             await until(is_served)
-            assert monotonic() - back_at < 2.0
+            assert monotonic() - back_at < 10
             await settled(router)
 
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from loadtests.redis_kinds import cluster, command, primary_and_sentinels, tls_server
 from router.control.console import execute
 from router.control.link import TROUBLE, make_client
-from router.control.weights import set_weights
+from router.control.weights import open_redis, set_weights
 from tests.certificates import Authority
 from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
 from tests.waiting import until
@@ -38,6 +38,18 @@ async def writes(client: Redis, percent: str) -> None:
         return True
 
     await until(do, within=20)
+
+
+async def test_what_was_done_is_done_when_redis_falls_silent_before_the_good_bye(tmp_path: Path) -> None:
+    """Over TLS both sides close, and the other one may not: an operator is not to hear that it was all in vain."""
+    async with tls_server(tmp_path, needs_front=False) as house:
+        async with open_redis(house.url) as client:
+            await client.hset(WEIGHTS, "canary", "5")
+            house.signal(signal.SIGSTOP)
+        house.signal(signal.SIGCONT)
+        client = make_client(house.url)
+        assert await client.hget(WEIGHTS, "canary") == b"5"
+        await client.aclose()
 
 
 @pytest.mark.parametrize("needs_front", [False, True])

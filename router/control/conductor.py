@@ -21,7 +21,7 @@ from router.control.gathering import Following
 from router.control.keys import key_of
 from router.control.leading import COMMANDS, RENEW_SECONDS, ROLLOUT, Lease
 from router.control.led import Led, Surroundings, resumed, whole
-from router.control.link import error_text, make_client
+from router.control.link import error_text, hang_up, make_client
 from router.control.rollouts import Stored, decode_progress, load
 from router.control.weights import Refused
 from router.rollout.progress import Event, Progress
@@ -113,7 +113,7 @@ class Conductor:
                 await asyncio.sleep(self._pace(going))
         finally:
             await self._farewell()
-            await client.aclose()
+            await hang_up(client)
 
     def _some(self) -> list[str]:
         """Those whose turn it is."""

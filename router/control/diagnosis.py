@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from router.control.diagnosis_rollouts import of_rollouts
 from router.control.finding import NOBODY, Finding, say
 from router.control.keys import HASHES, key_of
-from router.control.link import TROUBLE, error_text, make_client, safe_url
+from router.control.link import TROUBLE, error_text, hang_up, make_client, safe_url
 
 SLOW_SECONDS: Final = 0.02
 SKEW_SECONDS: Final = (1.0, 10.0)
@@ -43,7 +43,7 @@ async def _ask(url: str, services: list[str]) -> list[Finding]:
         remedy = "is it running, is the address right, does a firewall stand between?"
         return [Finding("bad", f"Redis {safe_url(url)} cannot be asked: {error_text(error)}", remedy)]
     finally:
-        await client.aclose()
+        await hang_up(client)
     return found
 
 

@@ -23,7 +23,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from router.control.gathering import KEPT_SECONDS, Facts, Following, Gathering
 from router.control.hub import Hub
 from router.control.keys import key_of
-from router.control.link import TROUBLE, error_text, make_client
+from router.control.link import TROUBLE, error_text, hang_up, make_client
 from router.core.spec import ServiceSpec, SnapshotSpec
 from router.telemetry.counters import VersionCounters
 from router.telemetry.evidence import Ack, TickPart, pack_ack, unpack, unpack_ack
@@ -189,8 +189,7 @@ class Evidence:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 for service in self._following:
                     await client.hdel(acks_key(service), self._instance)
-        with suppress(*TROUBLE):
-            await client.aclose()
+        await hang_up(client)
 
     # -- Redis ---------------------------------------------------------------------------------------------------------
 
@@ -212,7 +211,7 @@ class Evidence:
                     self._say(_why(error))
                     await asyncio.sleep(WRITE_SECONDS[0])
         finally:
-            await client.aclose()
+            await hang_up(client)
 
     async def _wait(self) -> None:
         """Until there is something to write."""

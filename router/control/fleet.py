@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from router.control.keys import key_of
-from router.control.link import error_text, make_client
+from router.control.link import error_text, hang_up, make_client
 from router.telemetry.buckets import BUCKET_SECONDS, Pieces, bucket_of, pack, unpack
 from router.telemetry.tasks import end, spawn
 
@@ -173,7 +173,7 @@ class Fleet:
                 except Exception as error:  # noqa: BLE001
                     self._say(f"figures could not be exchanged with the other routers: {error_text(error)}")
         finally:
-            await client.aclose()
+            await hang_up(client)
 
     def _say(self, sentence: str) -> None:
         """Each once, until an exchange succeeds again."""

@@ -17,7 +17,7 @@ from xxhash import xxh64_intdigest
 from router.config.compile import Tables
 from router.config.files import keys_in
 from router.control.keys import members_place
-from router.control.link import BadURL, error_text, make_client
+from router.control.link import BadURL, error_text, hang_up, make_client
 from router.control.member_sync import LONG_LOOSE, ServiceSync
 from router.control.ring_keys import RingKeys
 from router.control.ring_table import RingTable, TableDirectory
@@ -166,7 +166,7 @@ class Members:
         for _, table in self._lists.values():
             table.close(is_gone=False)
         if self._client is not None:
-            await self._client.aclose()
+            await hang_up(self._client)
 
     def sweep(self, spec: SnapshotSpec) -> None:
         """Every worker has this snapshot: tables that it does not name are removed."""

@@ -20,7 +20,7 @@ from xxhash import xxh64_digest
 
 from router.control.crowd import Crowd
 from router.control.keys import key_of
-from router.control.link import error_text, make_client
+from router.control.link import error_text, hang_up, make_client
 from router.core.hashing import BUCKETS
 from router.core.spec import SnapshotSpec
 from router.telemetry.messages import Seen
@@ -166,7 +166,7 @@ class People:
                 except Exception:  # noqa: BLE001
                     self._failures += 1
         finally:
-            await client.aclose()
+            await hang_up(client)
 
     async def _write(self, client: Redis, due: Mapping[str, set[int]]) -> None:
         day = day_of(self._clock())

@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from router.control.keys import key_of
-from router.control.link import make_client
+from router.control.link import hang_up, make_client
 
 EVERY_SECONDS: Final = 10.0
 MIN_GAP_SECONDS: Final = 0.1
@@ -68,7 +68,7 @@ class StatusWriter:
                     self._on_error(error)
                 await asyncio.sleep(MIN_GAP_SECONDS)
         finally:
-            await self._client.aclose()
+            await hang_up(self._client)
 
     async def _write(self) -> None:
         at = self._clock()
@@ -93,7 +93,7 @@ class StatusWriter:
         except Exception:  # noqa: BLE001 - nobody is waiting for this; the entry is pruned after an hour
             return
         finally:
-            await self._client.aclose()
+            await hang_up(self._client)
 
 
 async def prune(client: Redis, service: str, now: float) -> None:

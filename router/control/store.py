@@ -20,7 +20,7 @@ from router.control.disk import Rejected
 from router.control.in_force import in_force
 from router.control.keys import HASHES, RawService, key_of
 from router.control.last_good import Keeper, load
-from router.control.link import TROUBLE, BadURL, error_kind, error_text, make_client, safe_url
+from router.control.link import TROUBLE, BadURL, error_kind, error_text, hang_up, make_client, safe_url
 from router.control.parse import Parsed, Refusal, fit, parse
 from router.control.revision import rev_of
 from router.control.rules import ServiceRules, say_changes, say_weights
@@ -197,7 +197,7 @@ class Store:
                 f"that are read for {names} are adopted, as far as ceilings allow"
             )
         finally:
-            await client.aclose()
+            await hang_up(client)
 
     async def stop(self) -> None:
         """End all tasks, write what is still to be kept, leave the status."""

@@ -20,7 +20,7 @@ from router.control.audit import UNSET, history, note
 from router.control.authors import Author
 from router.control.in_force import in_force
 from router.control.keys import REVISION_FIELD, RawFault, RawHash, RawService, key_of
-from router.control.link import TROUBLE, error_text, make_client, safe_url
+from router.control.link import TROUBLE, error_text, hang_up, make_client, safe_url
 from router.control.parse import Parsed, basis_points_of, parse
 from router.control.revision import rev_of
 from router.control.rules import ServiceRules, percent, say_changes
@@ -105,7 +105,7 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
     except TROUBLE as error:
         raise Unreachable(f"Redis {safe_url(url)} cannot be reached: {error_text(error)}") from None
     finally:
-        await client.aclose()
+        await hang_up(client)
 
 
 async def read_current(client: Redis, rules: ServiceRules) -> Current:

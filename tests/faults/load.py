@@ -20,6 +20,8 @@ P50: Final = 50.0
 P99: Final = 99.0
 STALL_SECONDS: Final = 0.01
 """Later than this is a stall: of the machine, or of the rig, which starts and ends processes meanwhile."""
+STANDSTILL_SECONDS: Final = 0.2
+"""What came due in a longer one is not sent: all at once it would be another fault, which no row asked for."""
 Make = Callable[[str, int], Request]
 
 
@@ -95,6 +97,8 @@ class Load:
             now = time.monotonic()
             if now - due > STALL_SECONDS:
                 self.stalls.append((due, now))
+            if now - due > STANDSTILL_SECONDS:
+                due = now
             self.sent += 1
             request = self.shape.make(f"{self.prefix}-{self.sent}", self.sent)
             is_fresh = bool(every and self.sent % every == 0) or request.is_websocket
