@@ -30,7 +30,7 @@ from tests.test_fleet_of_five import apply, say
 from tests.waiting import until, until_said
 
 ROOT = Path(__file__).resolve().parent.parent
-EARLIER = os.environ.get("RING_ROUTER_UPGRADE_FROM", "2bbc86962eba")
+EARLIER = os.environ.get("RING_ROUTER_UPGRADE_FROM", "3d01d75d4179")
 """A commit of this repository; any that has ``--take-over`` and the fleet in its API may be named."""
 
 
