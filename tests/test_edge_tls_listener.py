@@ -15,6 +15,7 @@ import pytest
 
 from router.core.spec import ListenerSpec, ServerTlsSpec, SocketSpec
 from router.process.listening import Listening
+from router.proxy.downstream import LINGER_SECONDS
 from tests.certificates import Authority, Signed, serial_of
 from tests.house import RunningPlane, Serve, fixed, header, raw_backend, read_head, running_plane, shop, snapshot
 from tests.waiting import until
@@ -221,7 +222,7 @@ async def test_a_tls_connection_ends_at_once_and_with_a_farewell(tmp_path: Path,
 
         data, seconds = await asyncio.to_thread(talk)
         assert data.startswith(b"HTTP/1.1 ")
-        assert seconds < 10
+        assert seconds < LINGER_SECONDS
 
 
 async def test_a_body_that_ends_with_the_connection_ends_so_over_tls(tmp_path: Path) -> None:

@@ -82,8 +82,7 @@ class ClusterClient(Redis):
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         nodes, self._nodes = self._nodes, {}
-        for node in nodes.values():
-            await node.aclose()
+        await asyncio.gather(*(node.aclose() for node in nodes.values()), return_exceptions=True)
         await super().aclose(close_connection_pool)
 
 

@@ -26,7 +26,10 @@ from router.control.ring_keys import MOST, RingKeys
 from router.control.ring_table import KEPT, STEP, RingTable, fingerprints
 
 LOOSE_AT_ONCE: Final = 4096
-"""A loose set of up to so many members is read with one SMEMBERS: 2 ms of Redis (measured: 10,000 take 5 to 8 ms)."""
+"""A loose set of up to so many members is read with one SMEMBERS: 2 ms of Redis (measured: 10,000 take 5 to 8 ms).
+
+At least ``ring_keys.MOST``: a set that is scanned comes without keys.
+"""
 SCAN_COUNT: Final = 1000
 """0.7 ms of Redis for each step of a scan (measured)."""
 SCAN_REST: Final = 50.0
@@ -142,7 +145,7 @@ class ServiceSync:
         while not self._dirty:
             now = time.monotonic()
             ends = []
-            if self.is_polling or self.held or self._scan_from:
+            if self.is_polling or self.held or self._scan_from or self._short_again():
                 ends.append(self._next_look)
             if self._gentle:
                 ends.append(self._next_gentle)
@@ -185,7 +188,7 @@ class ServiceSync:
         stale = [table for table in self.tables.values() if table.is_stale]
         for table in stale:
             await table.build()
-        others = [ring for ring, keys in self.keys.items() if self._settle(ring, keys)]
+        others = [ring for ring, keys in self.keys.items() if await self._settle(ring, keys)]
         if stale or others:
             self._published()
         self.is_complete = True
@@ -193,12 +196,13 @@ class ServiceSync:
         if wanted:
             self.seconds = self.synced_at - started
 
-    def _settle(self, ring: str, keys: RingKeys) -> bool:
-        count = self.tables[ring].count
-        if keys.unread and count <= MOST:
-            self._dirty |= {f"{ring}:{shard}" if shard else ring for shard in keys.unread}
-            self._news.set()
-        is_other = keys.settle(count)
+    def _short_again(self) -> set[str]:
+        """The sets whose keys were too many to keep, of rings that are short enough now."""
+        short = (keys for ring, keys in self.keys.items() if self.tables[ring].count <= MOST)
+        return set().union(*(keys.unread for keys in short))
+
+    async def _settle(self, ring: str, keys: RingKeys) -> bool:
+        is_other = await keys.settle(self.tables[ring].proof)
         if is_other and keys.trouble is not None:
             self._failed(self.service, f"{ring} is not kept for a restart without Redis: {error_text(keys.trouble)}")
         return is_other
@@ -248,7 +252,7 @@ class ServiceSync:
 
     async def _look(self) -> set[str]:
         """Once a second: what is held may be provable now; scans that waited; loose sets that nobody pushes."""
-        found = set()
+        found = self._short_again()
         if self.held and await self._has_proof():
             found |= set(self.held)
         elif self.held:
@@ -312,9 +316,8 @@ class ServiceSync:
             proof, members = await pipe.execute(raise_on_error=False)
         self._check(key, proof, members, len(members) if isinstance(members, (set, list)) else 0, known)
         found = list(members)
-        ring, _, shard = place.partition(":")
-        if ring in self.keys:
-            self.keys[ring].read(shard, found)
+        if (keys := self.keys.get(place.partition(":")[0])) is not None:
+            keys.read(place, found)
         return await fingerprints(found)
 
     async def _loose(self, ring: str, table: RingTable) -> None:
@@ -355,7 +358,7 @@ class ServiceSync:
             if int(cursor) == 0:
                 break
         if ring in self.keys:
-            self.keys[ring].read("", None)
+            self.keys[ring].read(ring, None)
         self._scan_from[ring] = time.monotonic() + SCAN_REST * (time.monotonic() - started)
         return found
 

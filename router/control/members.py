@@ -35,7 +35,8 @@ _FILE: Final = "file"
 class Members:
     """``published`` is called when a table has another path: time for a new snapshot.
 
-    ``has_keys``: the engine asks no tables, so that the keys themselves go into the snapshot, as far as they are known.
+    ``by_key``: the engine asks no tables, so that the keys themselves go into the snapshot, as far as they are known;
+    then ``published`` is also called when they are others.
     """
 
     def __init__(
@@ -46,16 +47,17 @@ class Members:
         published: Callable[[], None],
         log: Any,
         *,
-        has_keys: bool = False,
+        by_key: bool = False,
     ) -> None:
         self._url = url
         self._published = published
         self._log = log
         self._directory = TableDirectory(state_dir, runtime)
-        self._keys_of = (lambda name: RingKeys(state_dir / "keys" / name)) if has_keys else None
+        self._keys_in = state_dir / "member-keys" if by_key else None
         self._client: Redis | None = None
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._rings: dict[str, dict[str, RingTable]] = {}
+        self._keys: dict[str, dict[str, RingKeys]] = {}
         self._syncs: dict[str, ServiceSync] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lists: dict[str, tuple[str, RingTable]] = {}
@@ -75,8 +77,8 @@ class Members:
         """(service, ring) → the path of its table, where it has one; or its keys."""
         keys = {
             (service, ring): some.known
-            for service, sync in self._syncs.items()
-            for ring, some in sync.keys.items()
+            for service, rings in self._keys.items()
+            for ring, some in rings.items()
             if some.is_whole
         }
         paths = {
@@ -142,16 +144,21 @@ class Members:
                 del self._syncs[service]
             for ring in known.keys() - set(wanted):
                 known[ring].close(is_gone=True)
-                if self._keys_of is not None:
-                    self._keys_of(known[ring].name).forget()
+                if service in self._keys:
+                    self._keys[service][ring].forget()
             self._rings[service] = {
                 ring: known.get(ring) or RingTable(self._directory, f"{service}.{ring}") for ring in wanted
             }
             if not wanted:
                 del self._rings[service]
+                self._keys.pop(service, None)
                 continue
-            tables = self._rings[service]
-            keys = {} if self._keys_of is None else {ring: self._keys_of(one.name) for ring, one in tables.items()}
+            tables, keys = self._rings[service], self._keys.get(service, {})
+            if self._keys_in is not None:
+                keys = {
+                    ring: keys.get(ring) or RingKeys(self._keys_in / f"{tables[ring].name}.json") for ring in wanted
+                }
+                self._keys[service] = keys
             sync = ServiceSync(service, tables, self._client, self._gate, self._published, self._say_trouble, keys=keys)
             sync.is_polling = self._is_polling
             self._syncs[service] = sync
@@ -174,7 +181,7 @@ class Members:
         served = frozenset((*(table.path for table in tables), *self.lists.values()))
         named = frozenset(path for service in spec.services for ring in service.rings for path in ring.tables)
         for table in tables:
-            if table.path in named or self._keys_of is not None:
+            if table.path in named or self._keys_in is not None:
                 table.sweep(served)
         for _, table in self._lists.values():
             table.sweep(served)
@@ -186,7 +193,8 @@ class Members:
                     self._log.warning(problem, service=sync.service)
         for ring, keys in sync.keys.items():
             table = sync.tables[ring]
-            keys.load(table.count if table.path else None)
+            if not keys.has_loaded:
+                keys.load(table.proof)
         if any(table.path for table in sync.tables.values()) or any(keys.known for keys in sync.keys.values()):
             self._published()
         if self._is_live:

@@ -17,7 +17,7 @@ from typing import Final
 
 from xxhash import xxh64_intdigest
 
-from router.core.table import HEADER_WORDS, TOMBSTONE, BadTable
+from router.core.table import DIGEST_AT, HEADER_WORDS, TOMBSTONE, BadTable
 from router.members.files import UNFINISHED, TableFile, map_table, remove_abandoned
 from router.members.writer import SLICE, TableFull, capacity_for, normal, verify
 
@@ -93,7 +93,7 @@ class RingTable:
         self._leaving: list[int] = []
         self._table: TableFile | None = None
         self._retired: list[TableFile] = []
-        self._kept_count = 0
+        self._kept = (0, 0)
         self._is_clean = False
         self.path = ""
         """What is to be served; empty while there is nothing."""
@@ -106,12 +106,17 @@ class RingTable:
     @property
     def count(self) -> int:
         """Members that are served."""
-        return self._table.writer.count if self._table is not None else self._kept_count
+        return self.proof[0]
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """Source → how many members it has."""
         return {source: len(members) for source, members in self._sources.items()}
+
+    @property
+    def proof(self) -> tuple[int, int]:
+        """How many members are served, and their fingerprints, xor: alike for the same members, and for no others."""
+        return (self._table.writer.count, self._table.writer.digest) if self._table is not None else self._kept
 
     def size(self, source: str) -> int:
         return len(self._sources.get(source, ()))
@@ -131,7 +136,7 @@ class RingTable:
             except (OSError, BadTable) as error:
                 problems.append(f"{path} is not used: {error}")
                 continue
-            self.path, self._kept_count = str(path), count
+            self.path, self._kept = str(path), (count, words[DIGEST_AT])
             break
         return problems
 

@@ -107,6 +107,11 @@ class TableWriter:
         return int(self._words[COUNT_AT])
 
     @property
+    def digest(self) -> int:
+        """The fingerprints of all members, xor."""
+        return int(self._words[DIGEST_AT])
+
+    @property
     def used(self) -> int:
         """Slots that are not empty: those of members, and tombstones."""
         return int(self._words[USED_AT])

@@ -77,7 +77,7 @@ class Control:
         admin: socket.socket | None = None,
         *,
         waits: bool = False,
-        has_keys: bool = False,
+        by_key: bool = False,
     ) -> None:
         self._is_stopping = False
         self.config = ConfigFile(path, settings, listen, self._accept_config)
@@ -102,7 +102,7 @@ class Control:
         self.troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
         self.issuers = Issuers(self._found_changed, state_dir, log=self._log)
-        self.members = Members(settings.redis, state_dir, runtime, self._found_changed, self._log, has_keys=has_keys)
+        self.members = Members(settings.redis, state_dir, runtime, self._found_changed, self._log, by_key=by_key)
         self.store = Store(
             settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members
         )
@@ -348,7 +348,7 @@ async def _main(options: argparse.Namespace) -> None:
     admin = None if options.admin_fd is None else socket.socket(fileno=options.admin_fd)
     control = Control(
         settings, options.config, options.runtime, options.workers, options.listen, admin,
-        waits=options.waits, has_keys=options.members_by_key,
+        waits=options.waits, by_key=options.by_key,
     )  # fmt: skip
     control.restarts = Restarts(options.restarts)
     await control.run()
@@ -365,7 +365,7 @@ def main() -> None:
     parser.add_argument("--admin-fd", type=int)
     parser.add_argument("--restarts", type=int, default=-1)
     parser.add_argument("--waits", action="store_true")
-    parser.add_argument("--members-by-key", action="store_true")
+    parser.add_argument("--by-key", action="store_true")
     options = parser.parse_args()
     unblock_signals()
     end_with_parent(options.parent)

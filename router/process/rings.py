@@ -118,7 +118,8 @@ class Rings:
         by_hash = sum(piece.reasons.get("hash", 0) + piece.reasons.get("default", 0) for piece in mine)
         basis_points = default_basis_points(service) if is_default else ring.basis_points
         versions = [self._version(service, row, rows[0], pieces, requests, points) for row in rows]
-        listed = self._control.members.counts(service.name).get(ring.name, 0)
+        # Those of its table; where the engine has none, they are among the keys.
+        listed = self._control.members.counts(service.name).get(ring.name, 0) if ring.tables else 0
         return RingFigures(
             ring=ring.name, version=ring.version, is_default=is_default, is_killed=ring.name in service.killed,
             target=basis_points / 100, actual=_share(requests, total),

@@ -3,8 +3,8 @@
 A connection's deadline moves with each request, so moving it later must cost a store and nothing else: the wheel looks
 again when the old slot comes up. Only a deadline that comes nearer moves between slots, which happens once per
 connection and not once per request. Deadlines fire up to two ticks late, never early. Time in which
-the process stood still (a paused machine, a loop that was blocked) is given back, up to a second of it each time:
-whoever was waited for may have stood still as well, and what came meanwhile is not read yet.
+the process stood still (a paused machine, a loop that was blocked) is given back, up to a second of it each time and
+for some seconds in a row: whoever was waited for may have stood still as well, and what came meanwhile is not read yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HELD_UP_SECONDS: Final = 4 * TICK_SECONDS
 """A turn this late means that the process stood still, and perhaps all of the machine."""
 LONGEST_REST_SECONDS: Final = 1.0
 LONGEST_RESTS_SECONDS: Final = 5.0
-"""Of a rest that is made longer again and again: a loop that is late for good must not be one without deadlines."""
+"""Of rests one behind the other: a loop that is late for good must not be one without deadlines."""
 NEVER: Final = float("inf")
 _HORIZON_SECONDS: Final = 60.0
 
@@ -97,13 +97,14 @@ class Wheel:
 
     def _rests(self, now: float, late: float) -> bool:
         """Whether time is being given back, after a turn that came ``late`` by so many seconds."""
-        if late > HELD_UP_SECONDS and (not self._rests_until or now < self._rests_since + LONGEST_RESTS_SECONDS):
-            if not self._rests_until:
-                self._rests_since = now
+        if late <= HELD_UP_SECONDS:
+            if now >= self._rests_until:
+                self._rests_until = 0.0
+        elif not self._rests_until:
+            self._rests_since, self._rests_until = now, now + min(late, LONGEST_REST_SECONDS)
+        elif now < self._rests_since + LONGEST_RESTS_SECONDS:
             self._rests_until = now + min(late, LONGEST_REST_SECONDS)
-        elif now >= self._rests_until:
-            self._rests_until = 0.0
-        return self._rests_until > 0.0
+        return now < self._rests_until
 
     def _work(self) -> None:
         """Look at whoever is due, until a deadline fires: those who have something to read come before the next one.
@@ -112,8 +113,9 @@ class Wheel:
         """
         self._is_working = False
         now = monotonic()
-        if now > self._turns_at + HELD_UP_SECONDS:
-            return  # stood still between two deadlines: the turn that is late will see to it
+        late = now - self._turns_at
+        if late > HELD_UP_SECONDS and self._rests(now, late):
+            return  # stood still between two deadlines
         due = int(now / TICK_SECONDS)
         while True:
             members = self._slots.get(self._tick)
@@ -144,7 +146,7 @@ class Wheel:
 
 
 class Patience:
-    """``asyncio.timeout`` by the clock of a wheel: an ``async with`` that ends in TimeoutError after ``seconds``."""
+    """``asyncio.timeout`` by the clock of a wheel that turns: ``async with``, TimeoutError after ``seconds``."""
 
     __slots__ = ("_timeout", "_wheel", "deadline", "looked_at", "slot")
 
