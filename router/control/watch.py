@@ -31,7 +31,7 @@ from router.control.keys import (
     members_prefix,
     members_revision_key,
 )
-from router.control.link import REPLY_SECONDS, doubt, has_moved, make_connection
+from router.control.link import REPLY_SECONDS, directory_of, doubt, has_moved, make_connection
 
 LinkState = Literal["live", "poll", "down"]
 OnRead = Callable[[Mapping[str, RawService], float], None]
@@ -47,6 +47,8 @@ MIN_GAP_SECONDS: Final = 0.02
 CONNECT_SECONDS: Final = 2.0
 BACKOFF_FIRST_SECONDS: Final = 0.05
 BACKOFF_CAP_SECONDS: Final = 2.0
+BACKOFF_CAP_ELSEWHERE_SECONDS: Final = 0.5
+"""With Sentinels or a Cluster: another server takes over in a second or two, and is asked for nothing before that."""
 HEALTHY_SECONDS: Final = 5.0
 """A session that lived this long starts the backoff anew."""
 EARLY_SECONDS: Final = 0.05
@@ -120,6 +122,7 @@ class Watcher:
     async def run(self) -> None:
         """Hold a session for ever, with full-jitter backoff between two."""
         now = asyncio.get_running_loop().time
+        cap = BACKOFF_CAP_SECONDS if directory_of(self.url) is None else BACKOFF_CAP_ELSEWHERE_SECONDS
         failures = 0
         while True:
             self._healthy_since = None
@@ -130,7 +133,7 @@ class Watcher:
                 if self._healthy_since is not None and now() - self._healthy_since >= HEALTHY_SECONDS:
                     failures = 0
                 self._on_link("down", error)
-            highest = min(BACKOFF_CAP_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(failures, 10))
+            highest = min(cap, BACKOFF_FIRST_SECONDS * 2 ** min(failures, 10))
             failures += 1
             await asyncio.sleep(self._uniform(0.0, highest))
 
