@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 from redis.asyncio import Redis
 
 from loadtests.redis_kinds import cluster, command, primary_and_sentinels, tls_server
+from loadtests.rig import free_ports
 from router.control.console import execute
-from router.control.link import TROUBLE, make_client
+from router.control.link import TROUBLE, by_hand, make_client
+from router.control.redis_server import launch
 from router.control.weights import open_redis, set_weights
 from tests.certificates import Authority
 from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
@@ -73,6 +77,54 @@ async def test_tls_with_a_client_certificate_and_a_restart(tmp_path: Path, state
             assert shop.store.state == "down"
         assert "ssl_keyfile" in shop.store.last_error
         assert "cannot be read" in shop.store.last_error
+
+
+async def test_a_socket_is_followed_through_a_restart(tmp_path: Path, state_dir: Path) -> None:
+    (port,), socket = free_ports(1), tmp_path / "redis.sock"
+    arguments = ["--unixsocket", str(socket), "--unixsocketperm", "700"]
+    server = Server(port, tmp_path, launch(port, tmp_path, arguments=arguments), arguments)
+    client = make_client(f"unix://{socket}?db=1")
+    try:
+        async with Watched(f"unix://{socket}?db=1", state_dir) as shop:
+            await writes(client, "5")
+            await until(lambda: shop.weights == {"canary": 500} and shop.store.state == "live")
+            await asyncio.to_thread(server.running.kill)
+            await until(lambda: shop.store.state == "down", within=10)
+            assert shop.weights == {"canary": 500}
+            await asyncio.to_thread(server.start)
+            await writes(client, "6")
+            await until(lambda: shop.weights == {"canary": 600} and shop.store.state == "live", within=10)
+    finally:
+        await client.aclose()
+        await asyncio.to_thread(server.running.stop)
+
+
+def typed(url: str, command: str = "SET rings:typed yes") -> str:
+    """What Redis answers to what a person is told to type."""
+    done = subprocess.run(by_hand(url, command), shell=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not there: apt-get install redis-tools")
+async def test_what_a_person_is_told_to_type_works(tmp_path: Path, redis_server: Server, redis_client: Redis) -> None:
+    (tmp_path / "the secret").write_text("first\n")
+    (tmp_path / "user").write_text("rr-operator\n")
+    await redis_client.execute_command(*ACCOUNTS["rr-operator"])
+    account = f"username_file={tmp_path}/user&password_file={tmp_path}/the%20secret"
+    assert typed(f"{redis_server.url}?{account}") == "OK"
+    assert typed(f"{redis_server.url}?{account}", "SET elsewhere yes").startswith("NOPERM")
+    socket = tmp_path / "redis.sock"
+    (port,) = free_ports(1)
+    other = launch(port, tmp_path / "other", arguments=["--unixsocket", str(socket)])
+    try:
+        assert typed(f"unix://{socket}?db=1") == "OK"
+        client = make_client(f"unix://{socket}?db=1")
+        assert await client.get("rings:typed") == b"yes"
+        await client.aclose()
+    finally:
+        other.stop()
+    async with tls_server(tmp_path) as house:
+        assert await asyncio.to_thread(typed, house.url) == "OK"
 
 
 @pytest.mark.parametrize(
