@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import signal
 import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,18 @@ from redis.asyncio import Redis
 from loadtests.redis_kinds import cluster, command, primary_and_sentinels, tls_server
 from loadtests.rig import free_ports
 from router.control.console import execute
+from router.control.diagnosis import of_redis
+from router.control.keys import shard_of
 from router.control.link import TROUBLE, by_hand, make_client
 from router.control.redis_server import launch
 from router.control.weights import open_redis, set_weights
+from router.core.hashing import bucket_of
 from tests.certificates import Authority
-from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
-from tests.waiting import until
+from tests.redis_fixture import ACCOUNTS, SHOP, WEIGHTS, Server, Watched
+from tests.running import Router, running_router
+from tests.waiting import until, until_said
 
-ACCOUNTS = {
-    line.split()[2]: line.replace("SECRET", "first").split()
-    for line in Path("docs/redis.md").read_text().splitlines()
-    if line.startswith("ACL SETUSER rr-")
-}
+MEMBERS = "rings:{shop}:members:canary"
 
 
 async def writes(client: Redis, percent: str) -> None:
@@ -151,6 +152,40 @@ async def test_a_documented_account_is_never_refused_and_its_secret_rotates(
         await redis_client.execute_command("CLIENT", "KILL", "USER", user)
         await set_weights(client, SHOP, {"canary": "6"})
         await until(lambda: shop.weights == {"canary": 600}, within=10)
+    await client.aclose()
+
+
+def members(router: Router) -> int:
+    count: int = router.state()["services"]["shop"]["members"].get("canary", 0)
+    return count
+
+
+async def test_the_account_of_an_instance_is_all_that_a_member_of_a_fleet_needs(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    database = redis_server.url.removesuffix("/0") + "/1"
+    client = make_client(database)
+    await client.execute_command(*ACCOUNTS["rr-instance"])
+    await client.hset(WEIGHTS, "canary", "5")  # as long as it is there, a set that is not is one that was emptied
+    url = database.replace("//", "//rr-instance:first@")
+    async with AsyncExitStack() as house:
+        routers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            routers.append(await house.enter_async_context(running_router(tmp_path / name, redis=url, workers=1)))
+        loose, sharded = [user for user in (f"user-{i}" for i in range(100)) if bucket_of(user.encode()) >= 2500][:2]
+        await client.sadd(MEMBERS, loose)
+        await client.sadd(f"{MEMBERS}:{shard_of(sharded.encode())}", sharded)
+        for router in routers:
+            await until_said(lambda router=router: members(router) == 2)
+            assert [(await router.ring_of(user))[0] for user in (loose, sharded)] == ["canary", "canary"]
+        await client.srem(MEMBERS, loose)
+        for router in routers:
+            await until_said(lambda router=router: members(router) == 1)
+            await until_said(lambda router=router: b"2 of 2 instances" in router.get("/api/v1/fleet"))
+        assert await client.execute_command("ACL", "LOG") == []
+    found = await asyncio.to_thread(of_redis, url, ["shop"])
+    assert [one.what for one in found if one.level != "ok"] == []
     await client.aclose()
 
 
