@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # last, and those are the long ones (faults), one of which two processes then wait for.
 SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 
-SCENARIOS := compare access_log seeing connections latency growth idle bodies propagation members widening rollouts returning redis_faults outage disruption failing memory slow_clients scraping watching thousand soak
+SCENARIOS := compare access_log seeing connections latency growth idle bodies propagation members widening envoy rollouts returning redis_faults outage disruption failing memory slow_clients scraping watching thousand soak
 
 # `docs` is a directory too.
 .PHONY: docs screenshots fuzz faults run test test-compiled test-slow lint compiled bench bench-all bench-build lock clean help

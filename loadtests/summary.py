@@ -103,6 +103,49 @@ def widening(document: Document) -> Figures:
     yield "failed requests", f"{found['failed_requests']}"
 
 
+def envoy(document: Document) -> Figures:
+    found = document["summary"]
+    forms, changes, load = found["forms"].values(), found["changes"], found["load"].values()
+    yield (
+        "the same ring and version on both",
+        f"{sum(one['same'] for one in forms):,} of {sum(one['users'] for one in forms):,} in {len(forms)} forms",
+    )
+    for side in found["load"]:
+        seconds = report.spread(one["seconds"][side] for one in changes)
+        yield f"{side}, s from an HSET to the last connection", report.shown(seconds, 3)
+    yield "failed requests", f"{sum(one['failed'] for one in load)} of {sum(one['requests'] for one in load):,}"
+    yield "users who moved outward", f"{sum(one['moved_outward'] for one in load)}"
+
+
+def redis_faults(document: Document) -> Figures:
+    found = document["summary"]
+    for fault, one in found.items():
+        yield f"{fault}: s until a change is applied again", f"{one['in_sync_s']:.2f}"
+    failed, asked = (sum(one[key] for one in found.values()) for key in ("failed_requests", "requests"))
+    yield "failed requests", f"{failed:.0f} of {asked:,.0f}"
+
+
+def watching(document: Document) -> Figures:
+    found, options = document["summary"], document["options"]
+    yield "ms from an HSET to the stream of events", report.shown(found["visible_in_stream_ms"])
+    yield "ms from an HSET to the page", report.shown(found["visible_on_page_ms"])
+    yield f"{options['tabs']} tabs, % of a core", report.shown(found["tabs_percent"])
+    yield f"{options['instances']} instances, Redis, % of a core", report.shown(found["fleet_redis_percent"])
+
+
+def thousand(document: Document) -> Figures:
+    for instances, one in document["summary"].items():
+        cost = one["steady"]
+        yield (
+            f"Redis with {int(instances):,} instances",
+            f"{cost['redis_cpu_percent']:.1f} % of a core, {cost['redis_memory_mib']:.0f} MiB, "
+            f"{cost['out_mb_per_second']:.2f} MB/s out, {cost['in_mb_per_second']:.2f} in",
+        )
+        last = report.shown(one["changes"]["last_instance_seconds"], 2)
+        yield f"s until the last of {int(instances):,} instances applies a weight", last
+        yield f"s until they are back after an outage, {int(instances):,}", f"{one['after_outage_seconds']:.1f}"
+
+
 def rollouts(document: Document) -> Figures:
     for name, one in document["summary"].items():
         wrong = f"{one['false_rollbacks']} rolled back, {one['false_pauses']} paused of {one['rollouts']:,}"
@@ -182,14 +225,18 @@ FIGURES: Final[dict[str, Callable[[Document], Figures]]] = {
     "propagation": propagation,
     "members": members,
     "widening": widening,
+    "envoy": envoy,
     "rollouts": rollouts,
     "returning": returning,
+    "redis_faults": redis_faults,
     "outage": outage,
     "disruption": disruption,
     "failing": failing,
     "memory": memory,
     "slow_clients": slow_clients,
     "scraping": scraping,
+    "watching": watching,
+    "thousand": thousand,
     "soak": soak,
 }
 

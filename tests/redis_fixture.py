@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from loadtests.rig import free_ports
+from loadtests.rig import ROOT, free_ports
 from router.control.link import make_client
 from router.control.redis_server import EmbeddedRedis, launch
 from router.control.rules import ServiceRules
@@ -30,6 +30,13 @@ SHOP = ServiceRules(
 WEIGHTS, VERSIONS, CONTROL, STATUS, AUDIT = (
     f"rings:{{shop}}:{name}" for name in ("weights", "versions", "control", "status", "audit")
 )
+
+ACCOUNTS = {
+    line.split()[2]: line.replace("SECRET", "first").split()
+    for line in (ROOT / "docs" / "redis.md").read_text("utf-8").splitlines()
+    if line.startswith("ACL SETUSER rr-")
+}
+"""Those of docs/redis.md, each as the words of its command; the secret is ``first``."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from router.cli.main import main
 from router.config.load import parse_settings
 from router.config.settings import json_schema
+from tests.certificates import Authority
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 OPERATIONS = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")
@@ -22,13 +23,20 @@ services:
 """
 
 
-def test_the_configs_it_shows_are_valid() -> None:
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.DOTALL | re.MULTILINE)
-    configs = [block for block in blocks if "containers:" not in block]
-    assert len(configs) == 3
+def test_the_configs_it_shows_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    Authority(tmp_path / "tls").sign("shop.example.com", file="shop")
+    configs = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.DOTALL | re.MULTILINE)
+    assert len(configs) == 4
     for block in configs:
         text = block if block.startswith("services:") else block + SERVICES
-        assert parse_settings(text, "operations.yaml").services
+        assert parse_settings(text, str(tmp_path / "operations.yaml")).services
+
+
+def test_every_file_it_links_to_is_there() -> None:
+    linked = set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", OPERATIONS))
+    assert len(linked) > 8
+    assert {path for path in linked if not (DEPLOY.parent / "docs" / path).exists()} == set()
 
 
 def test_every_rail_is_in_it_with_the_word_of_its_refusals() -> None:

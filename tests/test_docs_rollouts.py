@@ -29,7 +29,7 @@ from router.rollout.progress import Event, Phase
 from router.rollout.schema import PlanKeys
 from router.rollout.state import Why
 from tests import rollout_house as house
-from tests.redis_fixture import Server
+from tests.redis_fixture import ACCOUNTS, Server
 from tests.running import running_router
 from tests.test_backends_cli import ring_router
 from tests.test_plan_document import SHOP, parsed, plan_of
@@ -96,10 +96,10 @@ def test_every_command_and_exit_code_is_in_it() -> None:
     assert codes == {0, 1, 2, EXIT_ENDED, EXIT_PAUSED, EXIT_TIMEOUT}
 
 
-async def test_the_rights_that_it_lists_are_enough(redis_server: Server, redis_client: Redis, tmp_path: Path) -> None:
-    (line,) = re.findall(r"^ACL SETUSER ring-router on >SECRET (.*)$", ROLLOUTS, re.MULTILINE)
-    await redis_client.execute_command("ACL", "SETUSER", "ring-router", "on", ">SECRET", *line.split())
-    url = redis_server.url.replace("redis://", "redis://ring-router:SECRET@")
+async def test_the_rights_that_it_names_are_enough(redis_server: Server, redis_client: Redis, tmp_path: Path) -> None:
+    assert "`rr-instance`" in section("Rights")
+    await redis_client.execute_command(*ACCOUNTS["rr-instance"])
+    url = redis_server.url.replace("redis://", "redis://rr-instance:first@")
     client = make_client(url)
     try:
         async with running_router(tmp_path, redis=url, workers=1) as router:

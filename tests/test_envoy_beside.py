@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,24 +16,12 @@ from router.control.store import Store
 from router.core.live import Live
 from router.core.spec import SnapshotSpec
 from router.envoy.refusals import refusals
-from tests.envoy_house import Envoy, needs_envoy, running_envoy
+from tests.envoy_house import FORMS, PLAIN, Envoy, answers, moved_inward_only, needs_envoy, running_envoy
 from tests.redis_fixture import CONTROL, WEIGHTS, Diary, Server
-from tests.running import CONFIG, Router, rings_of, running_router, some_more, steady_load
+from tests.running import Router, rings_of, running_router, some_more, steady_load
 from tests.waiting import until
 
 pytestmark = needs_envoy
-PLAIN = CONFIG.replace("workers: {workers}", "workers: {workers}\nbaggage: false").replace(
-    "weight: 20}}", "weight: 20, members: [user-7, uid-8], audience: [{{cookie: {{name: beta, equals: yes}}}}]}}"
-)
-ORDER = ["canary", "early", "everyone"]
-FORMS: Mapping[str, Callable[[int], str]] = {
-    "a header": lambda user: f"X-User-Id: user-{user}\r\n",
-    "a cookie": lambda user: f"Cookie: theme=dark; uid=uid-{user}\r\n",
-    "both": lambda user: f"X-User-Id: user-{user}\r\nCookie: uid=uid-{user}\r\n",
-    "a rule of a header": lambda user: f"X-User-Id: user-{user}\r\nX-Ring: {'canary' if user % 3 else 'else'}\r\n",
-    "a rule of a cookie": lambda user: f"Cookie: uid=uid-{user}; beta={'yes' if user % 2 else 'no'}\r\n",
-    "nobody": lambda user: f"X-Nothing: {user}\r\n",
-}
 
 
 @asynccontextmanager
@@ -65,24 +51,6 @@ async def both(directory: Path, redis: Server) -> AsyncIterator[tuple[Router, En
         yield router, envoy
 
 
-async def answers(port: int, fields: list[str], connections: int = 8) -> list[str]:
-    """Ring and version of each request, in their order."""
-    found = [""] * len(fields)
-
-    async def some(first: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for i in range(first, len(fields), connections):
-            writer.write(f"GET / HTTP/1.1\r\nHost: shop\r\n{fields[i]}\r\n".encode())
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            body = (await reader.readexactly(2)).decode()
-            assert f"x-ring-version: {body}\r\n" in head, head
-            found[i] = head.partition("\r\nx-ring: ")[2].partition("\r\n")[0] + " " + body
-        writer.close()
-
-    await asyncio.gather(*(some(first) for first in range(connections)))
-    return found
-
-
 async def the_same(tmp_path: Path, redis: Server, users: int) -> None:
     redis.redis_cli("HSET", WEIGHTS, "canary", "3.21", "early", "17.5")
     async with both(tmp_path, redis) as (router, envoy):
@@ -102,10 +70,6 @@ async def test_users_are_in_the_same_ring_behind_envoy(tmp_path: Path, redis_ser
 @pytest.mark.slow
 async def test_ten_thousand_users_are_in_the_same_ring_behind_envoy(tmp_path: Path, redis_server: Server) -> None:
     await the_same(tmp_path, redis_server, 10_000)
-
-
-def moved_inward_only(rings: list[str]) -> bool:
-    return all(ORDER.index(after) < ORDER.index(before) for before, after in pairwise(rings))
 
 
 async def test_a_weight_in_redis_moves_users_inward_on_both_and_fails_nobody(

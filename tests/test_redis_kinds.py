@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
+import subprocess
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +15,20 @@ import pytest
 from redis.asyncio import Redis
 
 from loadtests.redis_kinds import cluster, command, primary_and_sentinels, tls_server
+from loadtests.rig import free_ports
 from router.control.console import execute
-from router.control.link import TROUBLE, make_client
+from router.control.diagnosis import of_redis
+from router.control.keys import shard_of
+from router.control.link import TROUBLE, by_hand, make_client
+from router.control.redis_server import launch
 from router.control.weights import open_redis, set_weights
+from router.core.hashing import bucket_of
 from tests.certificates import Authority
-from tests.redis_fixture import SHOP, WEIGHTS, Server, Watched
-from tests.waiting import until
+from tests.redis_fixture import ACCOUNTS, SHOP, WEIGHTS, Server, Watched
+from tests.running import Router, running_router
+from tests.waiting import until, until_said
 
-ACCOUNTS = {
-    line.split()[2]: line.replace("SECRET", "first").split()
-    for line in Path("docs/redis.md").read_text().splitlines()
-    if line.startswith("ACL SETUSER rr-")
-}
+MEMBERS = "rings:{shop}:members:canary"
 
 
 async def writes(client: Redis, percent: str) -> None:
@@ -77,6 +82,54 @@ async def test_tls_with_a_client_certificate_and_a_restart(tmp_path: Path, state
         assert "cannot be read" in shop.store.last_error
 
 
+async def test_a_socket_is_followed_through_a_restart(tmp_path: Path, state_dir: Path) -> None:
+    (port,), socket = free_ports(1), tmp_path / "redis.sock"
+    arguments = ["--unixsocket", str(socket), "--unixsocketperm", "700"]
+    server = Server(port, tmp_path, launch(port, tmp_path, arguments=arguments), arguments)
+    client = make_client(f"unix://{socket}?db=1")
+    try:
+        async with Watched(f"unix://{socket}?db=1", state_dir) as shop:
+            await writes(client, "5")
+            await until(lambda: shop.weights == {"canary": 500} and shop.store.state == "live")
+            await asyncio.to_thread(server.running.kill)
+            await until(lambda: shop.store.state == "down", within=10)
+            assert shop.weights == {"canary": 500}
+            await asyncio.to_thread(server.start)
+            await writes(client, "6")
+            await until(lambda: shop.weights == {"canary": 600} and shop.store.state == "live", within=10)
+    finally:
+        await client.aclose()
+        await asyncio.to_thread(server.running.stop)
+
+
+def typed(url: str, command: str = "SET rings:typed yes") -> str:
+    """What Redis answers to what a person is told to type."""
+    done = subprocess.run(by_hand(url, command), shell=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="redis-cli is not there: apt-get install redis-tools")
+async def test_what_a_person_is_told_to_type_works(tmp_path: Path, redis_server: Server, redis_client: Redis) -> None:
+    (tmp_path / "the secret").write_text("first\n")
+    (tmp_path / "user").write_text("rr-operator\n")
+    await redis_client.execute_command(*ACCOUNTS["rr-operator"])
+    account = f"username_file={tmp_path}/user&password_file={tmp_path}/the%20secret"
+    assert typed(f"{redis_server.url}?{account}") == "OK"
+    assert typed(f"{redis_server.url}?{account}", "SET elsewhere yes").startswith("NOPERM")
+    socket = tmp_path / "redis.sock"
+    (port,) = free_ports(1)
+    other = launch(port, tmp_path / "other", arguments=["--unixsocket", str(socket)])
+    try:
+        assert typed(f"unix://{socket}?db=1") == "OK"
+        client = make_client(f"unix://{socket}?db=1")
+        assert await client.get("rings:typed") == b"yes"
+        await client.aclose()
+    finally:
+        other.stop()
+    async with tls_server(tmp_path) as house:
+        assert await asyncio.to_thread(typed, house.url) == "OK"
+
+
 @pytest.mark.parametrize(
     ("user", "missing", "state"),
     [("rr-instance", "", "live"), ("rr-operator", "", "live"), ("rr-instance", "+client|tracking", "poll")],
@@ -101,6 +154,40 @@ async def test_a_documented_account_is_never_refused_and_its_secret_rotates(
         await redis_client.execute_command("CLIENT", "KILL", "USER", user)
         await set_weights(client, SHOP, {"canary": "6"})
         await until(lambda: shop.weights == {"canary": 600}, within=10)
+    await client.aclose()
+
+
+def members(router: Router) -> int:
+    count: int = router.state()["services"]["shop"]["members"].get("canary", 0)
+    return count
+
+
+async def test_the_account_of_an_instance_is_all_that_a_member_of_a_fleet_needs(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    database = redis_server.url.removesuffix("/0") + "/1"
+    client = make_client(database)
+    await client.execute_command(*ACCOUNTS["rr-instance"])
+    await client.hset(WEIGHTS, "canary", "5")  # as long as it is there, a set that is not is one that was emptied
+    url = database.replace("//", "//rr-instance:first@")
+    async with AsyncExitStack() as house:
+        routers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            routers.append(await house.enter_async_context(running_router(tmp_path / name, redis=url, workers=1)))
+        loose, sharded = [user for user in (f"user-{i}" for i in range(100)) if bucket_of(user.encode()) >= 2500][:2]
+        await client.sadd(MEMBERS, loose)
+        await client.sadd(f"{MEMBERS}:{shard_of(sharded.encode())}", sharded)
+        for router in routers:
+            await until_said(lambda router=router: members(router) == 2)
+            assert [(await router.ring_of(user))[0] for user in (loose, sharded)] == ["canary", "canary"]
+        await client.srem(MEMBERS, loose)
+        for router in routers:
+            await until_said(lambda router=router: members(router) == 1)
+            await until_said(lambda router=router: b"2 of 2 instances" in router.get("/api/v1/fleet"))
+        assert await client.execute_command("ACL", "LOG") == []
+    found = await asyncio.to_thread(of_redis, url, ["shop"])
+    assert [one.what for one in found if one.level != "ok"] == []
     await client.aclose()
 
 

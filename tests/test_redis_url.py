@@ -50,9 +50,29 @@ def test_a_password_is_never_shown() -> None:
 
 
 def test_what_a_person_may_type_instead() -> None:
-    assert by_hand("redis://:secret@h:1/2", "GET x") == "redis-cli -u 'redis://:***@h:1/2' GET x"
-    assert by_hand("rediss+cluster://a:1,b:2", "GET x") == "redis-cli -c --tls -h a -p 1 GET x"
+    assert by_hand("redis://h", "GET x") == "redis-cli -u redis://h:6379/0 GET x"
+    assert by_hand("redis://:secret@[::1]:1/2", "GET x") == "redis-cli -u 'redis://[::1]:1/2' --askpass GET x"
+    assert by_hand("redis://h?db=3&username=u&password=secret", "PING") == (
+        "redis-cli -u redis://h:6379/3 --user u --askpass PING"
+    )
+    assert by_hand("rediss+cluster://a:1,b:2", "GET x") == "redis-cli -c -h a -p 1 --tls GET x"
     assert by_hand("redis+sentinel://a:1/main", "GET x") == "ring-router redis GET x"
+
+
+def test_what_a_person_may_type_instead_for_a_socket() -> None:
+    assert by_hand("unix:///run/redis.sock", "GET x") == "redis-cli -s /run/redis.sock -n 0 GET x"
+    assert by_hand("unix:///run/my%20redis.sock?db=3&username=u&password_file=/run/the%20secret", "GET x") == (
+        "REDISCLI_AUTH=\"$(cat '/run/the secret')\" redis-cli -s '/run/my redis.sock' -n 3 --user u GET x"
+    )
+
+
+def test_what_a_person_may_type_instead_over_tls() -> None:
+    assert by_hand("rediss://h:1/2?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem", "GET x") == (
+        "redis-cli -u rediss://h:1/2 --tls --cacert /ca.pem --cert /c.pem --key /k.pem GET x"
+    )
+    assert by_hand("rediss://h?ssl_cert_reqs=none&username_file=/u&password_file=/p", "GET x") == (
+        'REDISCLI_AUTH="$(cat /p)" redis-cli -u rediss://h:6379/0 --tls --insecure --user "$(cat /u)" GET x'
+    )
 
 
 def test_passwords_in_the_query_are_not_shown_either() -> None:

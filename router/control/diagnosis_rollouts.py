@@ -87,7 +87,7 @@ async def _rights(client: Redis, service: str) -> Finding:
     what = "; ".join(f"{command}: {said}" for command, said in refused.items())
     return Finding(
         "warning", f"the router can lead no rollout, as Redis refuses it what that takes ({what})",
-        "allow it what docs/rollouts.md lists under Rights, on rings:* (ACL SETUSER)",
+        "allow it what docs/redis.md lists for rr-instance, on rings:* (ACL SETUSER)",
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ from router.control.directory import ASK_SECONDS, Ask, Directory, Sentinels, Slo
 REPLY_SECONDS: Final = 1.0
 """How long a reply may take; with the heartbeat of 1 s this bounds staleness to about 2 s."""
 _NO_FILES: Final[Mapping[str, str]] = {}
+_CLI_FILES: Final = {"ssl_ca_certs": "--cacert", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
+"""redis-py's options as redis-cli calls them."""
 
 
 class BadURL(ValueError):
@@ -242,14 +244,46 @@ async def hang_up(client: Redis) -> None:
 
 
 def by_hand(url: str, command: str) -> str:
-    """What a person may type instead. redis-cli knows no Sentinels, and follows a Cluster with ``-c`` alone."""
+    """What a person may type instead. redis-cli knows no Sentinels, and nothing of what stands behind the ``?``.
+
+    A password is asked for, or read from its file; it is never shown.
+    """
     target = _target(url)
     if target.kind == "sentinel":
         return f"ring-router redis {command}"
+    words = [shlex.quote(word) for word in ("redis-cli", *_place(target), *_encryption(target))]
+    typed = " ".join([*words, *_account(target.account), command])
+    secret = target.account.password_file
+    return f"REDISCLI_AUTH={_content(secret)} {typed}" if secret else typed
+
+
+def _place(target: RedisTarget) -> list[str]:
+    if target.kind == "unix":
+        return ["-s", target.path, "-n", str(target.db)]
+    host, port = target.addresses[0]
     if target.kind == "cluster":
-        host, port = target.addresses[0]
-        return f"redis-cli -c {'--tls ' if target.tls is not None else ''}-h {host} -p {port} {command}"
-    return f"redis-cli -u {shlex.quote(safe_url(url))} {command}"
+        return ["-c", "-h", host, "-p", str(port)]
+    scheme = "redis" if target.tls is None else "rediss"
+    return ["-u", f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{target.db}"]
+
+
+def _encryption(target: RedisTarget) -> list[str]:
+    if target.tls is None:
+        return []
+    files = [word for option, path in target.tls_files.items() for word in (_CLI_FILES[option], path)]
+    return ["--tls", *files, *(["--insecure"] if target.tls.get("ssl_cert_reqs") == "none" else [])]
+
+
+def _account(account: Account) -> list[str]:
+    words = ["--askpass"] if account.password else []
+    if account.username_file:
+        return ["--user", _content(account.username_file), *words]
+    return ["--user", shlex.quote(account.username), *words] if account.username else words
+
+
+def _content(path: str) -> str:
+    """What is in a file, for a shell."""
+    return f'"$(cat {shlex.quote(path)})"'
 
 
 def error_kind(error: BaseException) -> str:
