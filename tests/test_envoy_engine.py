@@ -67,6 +67,17 @@ def is_run_by(router: Engine, version: str) -> bool:
     return any(ring["ring"] == "canary" and ring["version"] == version for ring in rings)
 
 
+def is_kept(router: Engine, place: str) -> bool:
+    """Whether it is said that this alone stays as it was."""
+    return any(place in one and "everything else is in force" in one for one in router.troubles())
+
+
+async def until_they_are(router: Engine, expected: dict[str, str]) -> None:
+    async with asyncio.timeout(10):
+        while await rings_of(router, USERS) != expected:
+            pass
+
+
 async def counted(router: Engine, tally: Tally, more: int) -> None:
     """Every request that was sent is in the figures, and no other: also where users come and go."""
     assert tally.failures == []
@@ -141,15 +152,19 @@ async def test_envoy_serves_on_whatever_dies_beside_it(tmp_path: Path, redis_ser
         await counted(router, tally, len(USERS))
 
 
-async def test_what_envoy_cannot_do_is_said_and_changes_nothing(tmp_path: Path, redis_server: Server) -> None:
+async def test_what_envoy_cannot_do_is_said_and_keeps_nothing_else_from_it(
+    tmp_path: Path, redis_server: Server
+) -> None:
     async with engine(tmp_path, redis_server) as router:
         redis_server.redis_cli("HSET", CONTROL, "holdback", "canary=10")
-        await until_said(lambda: any("Envoy cannot do it" in one for one in router.troubles()), within=10)
-        redis_server.redis_cli("HSET", WEIGHTS, "canary", "60")
-        await until_said(lambda: router.weights()["canary"] == 60)
-        assert await rings_of(router, USERS) == by_hash(5, 20)
+        await until_said(lambda: is_kept(router, "canary.holdback"), within=10)
         assert "holdback" in redis_server.redis_cli("HGETALL", STATUS)
-        redis_server.redis_cli("HSET", CONTROL, "holdback", "")
+        redis_server.redis_cli("HSET", WEIGHTS, "canary", "60")
+        await until_they_are(router, by_hash(60, 20))
+        redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
+        await until_they_are(router, by_hash(0, 80))
+        assert not router.is_everywhere()  # not all that was said is in force
+        redis_server.redis_cli("HSET", CONTROL, "holdback", "", "kill", "")
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
         assert await rings_of(router, USERS) == by_hash(60, 20)
 
@@ -160,17 +175,11 @@ async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: P
         outer = [user for user in USERS if wide[user] == "everyone"]
         some = dict.fromkeys(outer[:20], "canary")
 
-        async def until_they_are(expected: dict[str, str]) -> None:
-            await until_said(router.is_everywhere, within=10)
-            async with asyncio.timeout(10):
-                while await rings_of(router, USERS) != expected:
-                    pass
-
         redis_server.redis_cli("SADD", MEMBERS, *some)
-        await until_they_are(wide | some)
+        await until_they_are(router, wide | some)
         redis_server.redis_cli("SREM", MEMBERS, outer[0])
         del some[outer[0]]
-        await until_they_are(wide | some)
+        await until_they_are(router, wide | some)
 
         redis_server.running.stop()
         await until_said(lambda: b"Redis is down" in router.get("/ready"), within=20)
@@ -184,14 +193,21 @@ async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: P
         assert await rings_of(router, USERS) == wide | some
 
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "5", "early", "20")  # now somebody has
-        await until_they_are(wide)
+        await until_they_are(router, wide)
         redis_server.redis_cli("SADD", f"{MEMBERS}:{shard_of(outer[3].encode())}", outer[3])
-        await until_they_are(wide | {outer[3]: "canary"})
+        await until_they_are(router, wide | {outer[3]: "canary"})
         redis_server.redis_cli("SADD", MEMBERS, *(f"somebody-{i}" for i in range(MOST)))
-        await until_said(lambda: any("a table that no route can ask" in one for one in router.troubles()), within=10)
+        await until_said(lambda: is_kept(router, "canary.members"), within=10)
         assert await rings_of(router, USERS) == wide | {outer[3]: "canary"}
+        redis_server.redis_cli("HSET", WEIGHTS, "early", "0")
+        narrow = by_hash(5, 0)
+        await until_they_are(router, narrow | {outer[3]: "canary"})
+        redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
+        await until_they_are(router, by_hash(0, 5))
+        redis_server.redis_cli("HSET", CONTROL, "kill", "")
         redis_server.redis_cli("DEL", MEMBERS)
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
+        assert await rings_of(router, USERS) == narrow | {outer[3]: "canary"}
 
 
 @pytest.mark.slow

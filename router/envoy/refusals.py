@@ -103,12 +103,17 @@ def _of_settings(place: str, service: ServiceSpec) -> Iterator[Refusal]:
         yield Refusal(f"{place}.return_after", "in Envoy users come back at once", "leave it out, or raise `passes`")
 
 
-def _of_ring(place: str, ring: RingSpec, service: ServiceSpec) -> Iterator[Refusal]:
+def of_live(place: str, ring: RingSpec) -> Iterator[Refusal]:
+    """Against what is said in Redis and not in the config: see ``held``."""
     if ring.tables:
         reason = "more than 4,096 members in Redis, or not all of them text, are a table that no route can ask"
         yield Refusal(f"{place}.members", reason, "keep a short list, or let what knows them set a header")
     if ring.holdback:
         yield Refusal(f"{place}.holdback", "Envoy hashes a request once", "lift it: HSET …:control holdback ''")
+
+
+def _of_ring(place: str, ring: RingSpec, service: ServiceSpec) -> Iterator[Refusal]:
+    yield from of_live(place, ring)
     if ring.mirror is not None:
         yield Refusal(f"{place}.mirror", "Envoy copies a whole route, not a ring that the hash chose", "leave it out")
     if ring.on_change != "keep":
