@@ -14,13 +14,18 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from router.config.load import load_settings
+from router.control import rollouts
 from router.control.keys import shard_of
 from router.control.ring_keys import MOST
+from router.control.rules import service_rules
+from router.control.weights import Refused
 from router.core.hashing import bucket_of
+from router.rollout.progress import Progress
 from tests.envoy_house import Engine, needs_envoy, start_engine, stop_engine
 from tests.house import read_head
 from tests.redis_fixture import CONTROL, STATUS, VERSIONS, WEIGHTS, Server
-from tests.rollout_house import fleet, plan, story
+from tests.rollout_house import ADA, fleet, plan, story
 from tests.running import BODY, CONFIG, Tally, rings_of, some_more, steady_load, written_config
 from tests.waiting import until_said
 
@@ -208,6 +213,22 @@ async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: P
         redis_server.redis_cli("DEL", MEMBERS)
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
         assert await rings_of(router, USERS) == narrow | {outer[3]: "canary"}
+
+
+async def test_a_plan_with_a_holdback_is_refused_while_an_instance_routes_with_envoy(
+    tmp_path: Path, redis_server: Server, redis_client: Redis
+) -> None:
+    steps = [{"ring": "canary", "version": "v2", "holdback": 50}, {"ring": "everyone", "version": "v2"}]
+    async with engine(tmp_path, redis_server) as router:
+        rules = service_rules(load_settings(router.config))["shop"]
+
+        async def start() -> Progress:
+            return await rollouts.start(redis_client, rules, plan(steps=steps), reason="", by=ADA)
+
+        with pytest.raises(Refused, match=r"steps\[0\]\.holdback: .* routes with Envoy, which cannot hold users back"):
+            await start()
+        assert await redis_client.exists("rings:{shop}:rollout") == 0
+    assert (await start()).phase == "pending"  # nobody routes with Envoy any more
 
 
 @pytest.mark.slow
