@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from loadtests.rig import free_ports
-from router.core.spec import ListenerSpec
+from router.core.spec import BalanceSpec, ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec, VersionSpec
 from router.envoy.access_log import parsed_line
 from router.envoy.forward import Forward
 from router.envoy.users import Record, key_of
+from tests.certificates import Authority
 from tests.envoy_house import Envoy, needs_envoy, running_envoy
 from tests.house import Serve, raw_backend, shop, snapshot
+from tests.test_edge_tls_backends import tls_backend
 from tests.waiting import until
 
 pytestmark = needs_envoy
@@ -119,6 +122,38 @@ async def test_a_version_that_control_finds_down_is_left_for_the_next_one(tmp_pa
             envoy.tell(snapshot(replace(service, versions=(stable, is_down))))
             await until(envoy.has_taken)
             assert "x-ring-version: v1\r\nx-ring-reason: fallback" in (await ask(envoy, "X-Ring: canary\n"))[0]
+
+
+async def test_each_endpoint_of_a_version_is_spoken_to_by_its_own_name_or_without_tls(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    first, second, named = (authority.server(authority.sign(name)) for name in ("127.0.0.1", "127.0.0.2", "a.internal"))
+    async with (
+        raw_backend(telling("plain")) as plain,
+        tls_backend(first, telling("first")) as at_first,
+        tls_backend(second, telling("second"), "127.0.0.2") as at_second,
+        tls_backend(named, telling("named")) as at_name,
+    ):
+
+        def spec(ca: Path, digest: str) -> SnapshotSpec:
+            tls = ClientTlsSpec(ca=str(ca), digest=digest)
+            endpoints = (
+                EndpointSpec("127.0.0.1", plain),
+                EndpointSpec("127.0.0.1", at_first, tls=tls),
+                EndpointSpec("127.0.0.2", at_second, tls=tls),
+                EndpointSpec("127.0.0.1", at_name, tls=tls, name="a.internal"),
+            )
+            versions = (VersionSpec("v1", endpoints), VersionSpec("v2", endpoints))
+            return snapshot(shop((), (), versions=versions, balance=BalanceSpec("round_robin")))
+
+        async with running_envoy(tmp_path, spec(authority.ca, "1")) as envoy:
+            answers = [await ask(envoy) for _ in range(16)]
+            assert {body.split("\n")[0] for _, body in answers} == {"plain", "first", "second", "named"}
+            assert sum(envoy.stats("ssl.fail_verify").values()) == 0
+            os.replace(other.ca, authority.ca)
+            envoy.tell(spec(authority.ca, "2"))
+            await until(envoy.has_taken)
+            answers = [await ask(envoy) for _ in range(16)]
+            assert {body.split("\n")[0] for head, body in answers if " 200 " in head} == {"plain"}
 
 
 async def test_a_thousand_members_of_a_short_list_are_known(tmp_path: Path) -> None:

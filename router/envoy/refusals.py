@@ -77,10 +77,6 @@ def _of_service(service: ServiceSpec, spec: SnapshotSpec) -> Iterator[Refusal]:
     if spec.trust.keys and service.override != "off":
         yield Refusal(f"{place}.override", "Envoy cannot verify passes", "say `override: off`, or no `signing_keys`")
     yield from _of_settings(place, service)
-    for version in service.versions:
-        if len({endpoint.tls for endpoint in version.endpoints}) > 1:
-            reason = "some endpoints speak TLS another way than others"
-            yield Refusal(f"{place}.versions.{version.name}", reason, "make two versions of them, or all alike")
     if sum(bool(ring.denied) for ring in service.rings) > MOST_DENYING:
         yield Refusal(f"{place}.rings", f"more than {MOST_DENYING} rings deny somebody", "deny in fewer of them")
     for ring in service.rings:
