@@ -16,7 +16,9 @@ from router.config.load import load_settings
 from router.core.audience import ConditionSpec, IdentitySpec, KeySpec, TrustSpec
 from router.core.records import AccessLogSpec, TracingSpec
 from router.core.spec import (
+    BalanceSpec,
     BreakerSpec,
+    ConnectionsSpec,
     ErrorPageSpec,
     LimitsSpec,
     ListenerSpec,
@@ -79,6 +81,8 @@ REFUSED = {
     "spans": (replace(PLAIN, tracing=TracingSpec(0.1)), "tracing"),
     "a log of another form": (replace(PLAIN, access_log=AccessLogSpec("combined")), "access_log.format"),
     "a share of the log": (replace(PLAIN, access_log=AccessLogSpec(rates=(1, 0.1, 1, 1, 1))), "access_log"),
+    "users in the log": (replace(PLAIN, access_log=AccessLogSpec(identity_key=b"x")), "access_log.identity"),
+    "clients that take nothing": (listener(send_timeout=5.0), "timeouts.send"),
     "a sidecar": (listener(mode="sidecar"), "mode"),
     "outbound calls": (listener(sockets=(SocketSpec("127.0.0.1:80", is_outbound=True),)), "listen.outbound"),
     "long bodies": (listener(limits=LimitsSpec(body_bytes=1)), "limits.body_bytes"),
@@ -96,6 +100,11 @@ REFUSED = {
     "pages": (service(error_pages=(ErrorPageSpec(503, "text/plain", b"x"),)), "services.shop.error_pages"),
     "limits of a version": (service(overload=OverloadSpec(in_flight=10)), "services.shop.overload"),
     "a breaker of its own": (service(breaker=BreakerSpec(minimum=5)), "services.shop.breaker"),
+    "a cold start with affinity": (service(balance=BalanceSpec("affinity", 5.0)), "services.shop.balance.slow_start"),
+    "few connections kept": (
+        service(connections=ConnectionsSpec(idle_per_endpoint=2)),
+        "services.shop.connections.idle_per_endpoint",
+    ),
     "a late return": (service(return_after=60.0), "services.shop.return_after"),
     "a salted cookie": (service(salt="x"), "services.shop.salt"),
     **{what: (spec, f"{CANARY}.audience[1]") for what, spec in RULES.items()},
