@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from loadtests.rig import free_ports
-from router.core.spec import BalanceSpec, ClientTlsSpec, EndpointSpec, ListenerSpec, SnapshotSpec, VersionSpec
+from router.core.spec import (
+    BalanceSpec,
+    ClientTlsSpec,
+    EndpointSpec,
+    ListenerSpec,
+    SnapshotSpec,
+    SocketSpec,
+    VersionSpec,
+)
 from router.envoy.access_log import parsed_line
 from router.envoy.forward import Forward
 from router.envoy.users import Record, key_of
@@ -53,10 +61,10 @@ def telling(version: str) -> Serve:
     return serve
 
 
-async def ask(envoy: Envoy, fields: str = "", method: str = "GET") -> tuple[str, str]:
-    """Head and body of an answer."""
+async def ask(envoy: Envoy, fields: str = "", method: str = "GET", before: str = "") -> tuple[str, str]:
+    """Head and body of an answer; ``before`` is sent in front of the request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
-    text = f"{method} / HTTP/1.1\nHost: Shop.test:81\n{fields}Content-Length: 0\n\n"
+    text = f"{before}{method} / HTTP/1.1\nHost: Shop.test:81\n{fields}Content-Length: 0\n\n"
     writer.write(text.replace("\n", "\r\n").encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     length = re.search(r"content-length: (\d+)", head)
@@ -95,6 +103,28 @@ async def test_forged_fields_end_at_envoy_and_true_ones_are_said_both_ways(tmp_p
     assert (line.lane.service, line.lane.ring, line.lane.version, line.lane.status) == ("shop", "canary", "v2", 200)
     assert (line.lane.reason, line.generation) == ("rule", 7)
     assert key_of(records[0], spec.services[0]) == b"carol"
+
+
+@pytest.mark.parametrize(
+    ("header", "chain"),
+    [
+        ("PROXY TCP4 9.8.7.6 10.0.0.1 1234 80\n", "9.8.7.6"),  # a stranger, who forges what is before it
+        ("PROXY TCP4 10.1.1.1 10.0.0.1 1234 80\n", "6.6.6.6,10.1.1.1"),  # a trusted proxy behind the balancer
+        ("PROXY TCP6 2001:db8::1 ::1 1234 80\n", "2001:db8::1"),
+        ("PROXY UNKNOWN\n", "127.0.0.1"),
+    ],
+)
+async def test_whose_connection_it_is_comes_from_the_proxy_header(tmp_path: Path, header: str, chain: str) -> None:
+    forged = "X-Forwarded-For: 6.6.6.6\nX-Ring-Client: 7.7.7.7\nX-Forwarded-Proto: https\n"
+    async with raw_backend(telling("v1")) as v1, raw_backend(telling("v2")) as v2:
+        listener = ListenerSpec(
+            trusted_proxies=("10.0.0.0/8",), sockets=(SocketSpec("127.0.0.1:80", proxy_protocol=True),)
+        )
+        async with running_envoy(tmp_path, snapshot(shop((v1,), (v2,)), listener=listener)) as envoy:
+            _, body = await ask(envoy, forged, before=header)
+            assert re.findall(r"x-forwarded-for: (.*)(?=\r)", body) == [chain]
+            assert "x-ring-client" not in body
+            assert f"x-forwarded-proto: {'https' if ',' in chain else 'http'}\r" in body
 
 
 async def test_a_ring_whose_version_is_gone_falls_outward_at_once_with_any_method(tmp_path: Path) -> None:
