@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,22 @@ from pathlib import Path
 import pytest
 
 from loadtests.rig import free_ports
-from router.core.spec import ListenerSpec
+from router.core.spec import (
+    BalanceSpec,
+    ClientTlsSpec,
+    EndpointSpec,
+    ListenerSpec,
+    SnapshotSpec,
+    SocketSpec,
+    VersionSpec,
+)
 from router.envoy.access_log import parsed_line
 from router.envoy.forward import Forward
 from router.envoy.users import Record, key_of
+from tests.certificates import Authority
 from tests.envoy_house import Envoy, needs_envoy, running_envoy
 from tests.house import Serve, raw_backend, shop, snapshot
+from tests.test_edge_tls_backends import tls_backend
 from tests.waiting import until
 
 pytestmark = needs_envoy
@@ -50,10 +61,10 @@ def telling(version: str) -> Serve:
     return serve
 
 
-async def ask(envoy: Envoy, fields: str = "", method: str = "GET") -> tuple[str, str]:
-    """Head and body of an answer."""
+async def ask(envoy: Envoy, fields: str = "", method: str = "GET", before: str = "") -> tuple[str, str]:
+    """Head and body of an answer; ``before`` is sent in front of the request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", envoy.port)
-    text = f"{method} / HTTP/1.1\nHost: Shop.test:81\n{fields}Content-Length: 0\n\n"
+    text = f"{before}{method} / HTTP/1.1\nHost: Shop.test:81\n{fields}Content-Length: 0\n\n"
     writer.write(text.replace("\n", "\r\n").encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     length = re.search(r"content-length: (\d+)", head)
@@ -94,6 +105,28 @@ async def test_forged_fields_end_at_envoy_and_true_ones_are_said_both_ways(tmp_p
     assert key_of(records[0], spec.services[0]) == b"carol"
 
 
+@pytest.mark.parametrize(
+    ("header", "chain"),
+    [
+        ("PROXY TCP4 9.8.7.6 10.0.0.1 1234 80\n", "9.8.7.6"),  # a stranger, who forges what is before it
+        ("PROXY TCP4 10.1.1.1 10.0.0.1 1234 80\n", "6.6.6.6,10.1.1.1"),  # a trusted proxy behind the balancer
+        ("PROXY TCP6 2001:db8::1 ::1 1234 80\n", "2001:db8::1"),
+        ("PROXY UNKNOWN\n", "127.0.0.1"),
+    ],
+)
+async def test_whose_connection_it_is_comes_from_the_proxy_header(tmp_path: Path, header: str, chain: str) -> None:
+    forged = "X-Forwarded-For: 6.6.6.6\nX-Ring-Client: 7.7.7.7\nX-Forwarded-Proto: https\n"
+    async with raw_backend(telling("v1")) as v1, raw_backend(telling("v2")) as v2:
+        listener = ListenerSpec(
+            trusted_proxies=("10.0.0.0/8",), sockets=(SocketSpec("127.0.0.1:80", proxy_protocol=True),)
+        )
+        async with running_envoy(tmp_path, snapshot(shop((v1,), (v2,)), listener=listener)) as envoy:
+            _, body = await ask(envoy, forged, before=header)
+            assert re.findall(r"x-forwarded-for: (.*)(?=\r)", body) == [chain]
+            assert "x-ring-client" not in body
+            assert f"x-forwarded-proto: {'https' if ',' in chain else 'http'}\r" in body
+
+
 async def test_a_ring_whose_version_is_gone_falls_outward_at_once_with_any_method(tmp_path: Path) -> None:
     (gone,) = free_ports(1)
     async with raw_backend(telling("v1")) as v1:
@@ -119,6 +152,38 @@ async def test_a_version_that_control_finds_down_is_left_for_the_next_one(tmp_pa
             envoy.tell(snapshot(replace(service, versions=(stable, is_down))))
             await until(envoy.has_taken)
             assert "x-ring-version: v1\r\nx-ring-reason: fallback" in (await ask(envoy, "X-Ring: canary\n"))[0]
+
+
+async def test_each_endpoint_of_a_version_is_spoken_to_by_its_own_name_or_without_tls(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    first, second, named = (authority.server(authority.sign(name)) for name in ("127.0.0.1", "127.0.0.2", "a.internal"))
+    async with (
+        raw_backend(telling("plain")) as plain,
+        tls_backend(first, telling("first")) as at_first,
+        tls_backend(second, telling("second"), "127.0.0.2") as at_second,
+        tls_backend(named, telling("named")) as at_name,
+    ):
+
+        def spec(ca: Path, digest: str) -> SnapshotSpec:
+            tls = ClientTlsSpec(ca=str(ca), digest=digest)
+            endpoints = (
+                EndpointSpec("127.0.0.1", plain),
+                EndpointSpec("127.0.0.1", at_first, tls=tls),
+                EndpointSpec("127.0.0.2", at_second, tls=tls),
+                EndpointSpec("127.0.0.1", at_name, tls=tls, name="a.internal"),
+            )
+            versions = (VersionSpec("v1", endpoints), VersionSpec("v2", endpoints))
+            return snapshot(shop((), (), versions=versions, balance=BalanceSpec("round_robin")))
+
+        async with running_envoy(tmp_path, spec(authority.ca, "1")) as envoy:
+            answers = [await ask(envoy) for _ in range(16)]
+            assert {body.split("\n")[0] for _, body in answers} == {"plain", "first", "second", "named"}
+            assert sum(envoy.stats("ssl.fail_verify").values()) == 0
+            os.replace(other.ca, authority.ca)
+            envoy.tell(spec(authority.ca, "2"))
+            await until(envoy.has_taken)
+            answers = [await ask(envoy) for _ in range(16)]
+            assert {body.split("\n")[0] for head, body in answers if " 200 " in head} == {"plain"}
 
 
 async def test_a_thousand_members_of_a_short_list_are_known(tmp_path: Path) -> None:

@@ -14,13 +14,18 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from router.config.load import load_settings
+from router.control import rollouts
 from router.control.keys import shard_of
 from router.control.ring_keys import MOST
+from router.control.rules import service_rules
+from router.control.weights import Refused
 from router.core.hashing import bucket_of
+from router.rollout.progress import Progress
 from tests.envoy_house import Engine, needs_envoy, start_engine, stop_engine
 from tests.house import read_head
 from tests.redis_fixture import CONTROL, STATUS, VERSIONS, WEIGHTS, Server
-from tests.rollout_house import fleet, plan, story
+from tests.rollout_house import ADA, fleet, plan, story
 from tests.running import BODY, CONFIG, Tally, rings_of, some_more, steady_load, written_config
 from tests.waiting import until_said
 
@@ -65,6 +70,17 @@ async def widen(router: Engine, redis: Server, canary: int) -> None:
 def is_run_by(router: Engine, version: str) -> bool:
     rings = router.state()["services"]["shop"]["rings"]
     return any(ring["ring"] == "canary" and ring["version"] == version for ring in rings)
+
+
+def is_kept(router: Engine, place: str) -> bool:
+    """Whether it is said that this alone stays as it was."""
+    return any(place in one and "everything else is in force" in one for one in router.troubles())
+
+
+async def until_they_are(router: Engine, expected: dict[str, str]) -> None:
+    async with asyncio.timeout(10):
+        while await rings_of(router, USERS) != expected:
+            pass
 
 
 async def counted(router: Engine, tally: Tally, more: int) -> None:
@@ -141,15 +157,19 @@ async def test_envoy_serves_on_whatever_dies_beside_it(tmp_path: Path, redis_ser
         await counted(router, tally, len(USERS))
 
 
-async def test_what_envoy_cannot_do_is_said_and_changes_nothing(tmp_path: Path, redis_server: Server) -> None:
+async def test_what_envoy_cannot_do_is_said_and_keeps_nothing_else_from_it(
+    tmp_path: Path, redis_server: Server
+) -> None:
     async with engine(tmp_path, redis_server) as router:
         redis_server.redis_cli("HSET", CONTROL, "holdback", "canary=10")
-        await until_said(lambda: any("Envoy cannot do it" in one for one in router.troubles()), within=10)
-        redis_server.redis_cli("HSET", WEIGHTS, "canary", "60")
-        await until_said(lambda: router.weights()["canary"] == 60)
-        assert await rings_of(router, USERS) == by_hash(5, 20)
+        await until_said(lambda: is_kept(router, "canary.holdback"), within=10)
         assert "holdback" in redis_server.redis_cli("HGETALL", STATUS)
-        redis_server.redis_cli("HSET", CONTROL, "holdback", "")
+        redis_server.redis_cli("HSET", WEIGHTS, "canary", "60")
+        await until_they_are(router, by_hash(60, 20))
+        redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
+        await until_they_are(router, by_hash(0, 80))
+        assert not router.is_everywhere()  # not all that was said is in force
+        redis_server.redis_cli("HSET", CONTROL, "holdback", "", "kill", "")
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
         assert await rings_of(router, USERS) == by_hash(60, 20)
 
@@ -160,17 +180,11 @@ async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: P
         outer = [user for user in USERS if wide[user] == "everyone"]
         some = dict.fromkeys(outer[:20], "canary")
 
-        async def until_they_are(expected: dict[str, str]) -> None:
-            await until_said(router.is_everywhere, within=10)
-            async with asyncio.timeout(10):
-                while await rings_of(router, USERS) != expected:
-                    pass
-
         redis_server.redis_cli("SADD", MEMBERS, *some)
-        await until_they_are(wide | some)
+        await until_they_are(router, wide | some)
         redis_server.redis_cli("SREM", MEMBERS, outer[0])
         del some[outer[0]]
-        await until_they_are(wide | some)
+        await until_they_are(router, wide | some)
 
         redis_server.running.stop()
         await until_said(lambda: b"Redis is down" in router.get("/ready"), within=20)
@@ -184,14 +198,37 @@ async def test_members_in_redis_are_in_their_ring_also_without_redis(tmp_path: P
         assert await rings_of(router, USERS) == wide | some
 
         redis_server.redis_cli("HSET", WEIGHTS, "canary", "5", "early", "20")  # now somebody has
-        await until_they_are(wide)
+        await until_they_are(router, wide)
         redis_server.redis_cli("SADD", f"{MEMBERS}:{shard_of(outer[3].encode())}", outer[3])
-        await until_they_are(wide | {outer[3]: "canary"})
+        await until_they_are(router, wide | {outer[3]: "canary"})
         redis_server.redis_cli("SADD", MEMBERS, *(f"somebody-{i}" for i in range(MOST)))
-        await until_said(lambda: any("a table that no route can ask" in one for one in router.troubles()), within=10)
+        await until_said(lambda: is_kept(router, "canary.members"), within=10)
         assert await rings_of(router, USERS) == wide | {outer[3]: "canary"}
+        redis_server.redis_cli("HSET", WEIGHTS, "early", "0")
+        narrow = by_hash(5, 0)
+        await until_they_are(router, narrow | {outer[3]: "canary"})
+        redis_server.redis_cli("HSET", CONTROL, "kill", "canary")
+        await until_they_are(router, by_hash(0, 5))
+        redis_server.redis_cli("HSET", CONTROL, "kill", "")
         redis_server.redis_cli("DEL", MEMBERS)
         await until_said(lambda: router.is_everywhere() and not router.troubles(), within=10)
+        assert await rings_of(router, USERS) == narrow | {outer[3]: "canary"}
+
+
+async def test_a_plan_with_a_holdback_is_refused_while_an_instance_routes_with_envoy(
+    tmp_path: Path, redis_server: Server, redis_client: Redis
+) -> None:
+    steps = [{"ring": "canary", "version": "v2", "holdback": 50}, {"ring": "everyone", "version": "v2"}]
+    async with engine(tmp_path, redis_server) as router:
+        rules = service_rules(load_settings(router.config))["shop"]
+
+        async def start() -> Progress:
+            return await rollouts.start(redis_client, rules, plan(steps=steps), reason="", by=ADA)
+
+        with pytest.raises(Refused, match=r"steps\[0\]\.holdback: .* routes with Envoy, which cannot hold users back"):
+            await start()
+        assert await redis_client.exists("rings:{shop}:rollout") == 0
+    assert (await start()).phase == "pending"  # nobody routes with Envoy any more
 
 
 @pytest.mark.slow

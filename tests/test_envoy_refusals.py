@@ -11,12 +11,14 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 
 from router.cli.main import main
+from router.config.compile import snapshot_spec
+from router.config.load import load_settings
 from router.core.audience import ConditionSpec, IdentitySpec, KeySpec, TrustSpec
 from router.core.records import AccessLogSpec, TracingSpec
 from router.core.spec import (
+    BalanceSpec,
     BreakerSpec,
-    ClientTlsSpec,
-    EndpointSpec,
+    ConnectionsSpec,
     ErrorPageSpec,
     LimitsSpec,
     ListenerSpec,
@@ -26,7 +28,6 @@ from router.core.spec import (
     ServiceSpec,
     SnapshotSpec,
     SocketSpec,
-    VersionSpec,
 )
 from router.envoy.options import EnvoyOptions
 from router.envoy.refusals import refusals
@@ -62,7 +63,6 @@ def listener(**changes: object) -> SnapshotSpec:
 MANY = tuple(
     ConditionSpec("any_of", children=tuple(ConditionSpec("header", f"X-{i}{j}") for j in range(4))) for i in range(4)
 )
-TWO_KINDS = VersionSpec("v2", (EndpointSpec("127.0.0.1", 1), EndpointSpec("127.0.0.1", 2, tls=ClientTlsSpec())))
 DENYING = tuple(RingSpec(f"r{i}", "v2", denied=(IS_CANARY,)) for i in range(MOST_DENYING + 1))
 RULES = {
     "claims": rule("claim", "sub", "equals", ("alice",)),
@@ -81,6 +81,8 @@ REFUSED = {
     "spans": (replace(PLAIN, tracing=TracingSpec(0.1)), "tracing"),
     "a log of another form": (replace(PLAIN, access_log=AccessLogSpec("combined")), "access_log.format"),
     "a share of the log": (replace(PLAIN, access_log=AccessLogSpec(rates=(1, 0.1, 1, 1, 1))), "access_log"),
+    "users in the log": (replace(PLAIN, access_log=AccessLogSpec(identity_key=b"x")), "access_log.identity"),
+    "clients that take nothing": (listener(send_timeout=5.0), "timeouts.send"),
     "a sidecar": (listener(mode="sidecar"), "mode"),
     "outbound calls": (listener(sockets=(SocketSpec("127.0.0.1:80", is_outbound=True),)), "listen.outbound"),
     "long bodies": (listener(limits=LimitsSpec(body_bytes=1)), "limits.body_bytes"),
@@ -98,8 +100,12 @@ REFUSED = {
     "pages": (service(error_pages=(ErrorPageSpec(503, "text/plain", b"x"),)), "services.shop.error_pages"),
     "limits of a version": (service(overload=OverloadSpec(in_flight=10)), "services.shop.overload"),
     "a breaker of its own": (service(breaker=BreakerSpec(minimum=5)), "services.shop.breaker"),
+    "a cold start with affinity": (service(balance=BalanceSpec("affinity", 5.0)), "services.shop.balance.slow_start"),
+    "few connections kept": (
+        service(connections=ConnectionsSpec(idle_per_endpoint=2)),
+        "services.shop.connections.idle_per_endpoint",
+    ),
     "a late return": (service(return_after=60.0), "services.shop.return_after"),
-    "two kinds of endpoints": (service(versions=(SHOP.versions[0], TWO_KINDS)), "services.shop.versions.v2"),
     "a salted cookie": (service(salt="x"), "services.shop.salt"),
     **{what: (spec, f"{CANARY}.audience[1]") for what, spec in RULES.items()},
     **{
@@ -164,3 +170,14 @@ def test_check_says_what_envoy_cannot_do(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, words[:3]).exit_code == 0
     config.write_text(CONFIG.replace("client: 10.0.0.0/8", "header: {name: X-Staff, equals: 'yes'}"))
     assert CliRunner().invoke(main, words).exit_code == 0
+
+
+def test_check_and_a_router_that_has_looked_names_up_say_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "router.yaml"
+    plain = '["http://127.0.0.1:9002"]'
+    named = '["https://a.internal:1", "https://b.internal:1", "http://10.0.0.1:1"]'
+    config.write_text(CONFIG.replace(", audience: [{client: 10.0.0.0/8}]", "").replace(plain, named))
+    ran = CliRunner().invoke(main, ["check", "--config", str(config), "--engine", "envoy"])
+    assert ran.exit_code == 0, ran.output
+    looked_up = {"a.internal": ("10.0.0.2", "10.0.0.3"), "b.internal": ("10.0.0.4",)}
+    assert refusals(snapshot_spec(load_settings(config), {}, 1, resolved=looked_up)) == ()

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from redis.asyncio import Redis
 
@@ -19,23 +19,36 @@ from router.control.parse import basis_points_of, fit
 from router.control.rules import ServiceRules
 from router.core.live import Live
 
+Engine = Literal["router", "envoy"]
+"""What serves the requests of an instance."""
 FRESH_SECONDS: Final = 60.0
 """An instance writes its status every ten seconds; an older one may be gone."""
 
 
 async def in_force(client: Redis, rules: ServiceRules) -> Live | None:
     """What the instance that wrote last routes by; None where nobody says. Raises what redis does."""
-    fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(rules.name, "status")))
-    newest: dict[str, Any] = {}
-    for text in fields.values():
-        with suppress(ValueError, TypeError, KeyError, RecursionError):
-            said = json.loads(text)
-            if said["at"] > max(newest.get("at", 0.0), time.time() - FRESH_SECONDS):
-                newest = said
+    newest = max((await _said(client, rules)).values(), key=lambda said: said["at"], default={})
     try:
         return _live(newest, rules)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+async def instances_with(client: Redis, rules: ServiceRules, engine: Engine) -> list[str]:
+    """The instances whose requests this engine serves. Raises what redis does."""
+    return sorted(name for name, said in (await _said(client, rules)).items() if said.get("engine") == engine)
+
+
+async def _said(client: Redis, rules: ServiceRules) -> dict[str, dict[str, Any]]:
+    """Instance → what it says, if that is of the last minute."""
+    fields: Mapping[bytes, bytes] = await cast("Awaitable[Any]", client.hgetall(key_of(rules.name, "status")))
+    found = {}
+    for name, text in fields.items():
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            said = json.loads(text)
+            if said["at"] > time.time() - FRESH_SECONDS:
+                found[name.decode()] = said
+    return found
 
 
 def _live(said: Mapping[str, Any], rules: ServiceRules) -> Live | None:

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from router.control.audit import note
 from router.control.authors import Author
+from router.control.in_force import instances_with
 from router.control.keys import key_of
 from router.control.leading import COMMANDS, OBSERVED, ROLLOUT, SEEN
 from router.control.rules import ServiceRules
@@ -63,8 +64,8 @@ async def start(
     client: Redis, rules: ServiceRules, plan: Mapping[str, Any], *, reason: str, by: Author, supersedes: bool = False
 ) -> Progress:
     """Begin a rollout of this plan (plain data, see ``rollout.document``). Raises ``weights.Refused``: the plan is
-    wrong, another one runs (``supersedes``: it ends, its rings go back to its stable version), or the cooldown is not
-    over."""
+    wrong or has a holdback where an instance routes with Envoy, another one runs (``supersedes``: it ends, its rings go
+    back to its stable version), or the cooldown is not over."""
     live = (await read_current(client, rules)).parsed.live
     try:
         wanted = to_plan(rules.name, plan, replace(rules, weights=rules.effective_weights(live)))
@@ -75,6 +76,7 @@ async def start(
             f"{rules.default_ring} of {rules.name} runs {wanted.candidate} already, so nobody is left to widen to; "
             f"`ring-router rollout rollback` takes a rollout back"
         )
+    await _expect_holdbacks(client, rules, wanted)
     now = await _now(client)
     known = await load(client, rules)
     if known is not None and not known.state.has_ended:
@@ -106,6 +108,19 @@ async def start(
         note(pipe, rules.name, "rollout", {"phase": ("-", "pending")}, sentences.begun(wanted), by=by)
         await pipe.execute()
     return shown
+
+
+async def _expect_holdbacks(client: Redis, rules: ServiceRules, wanted: Plan) -> None:
+    """Envoy hashes a request once: there a holdback would never be in force, and the step would wait for ever."""
+    number = next((number for number, step in enumerate(wanted.steps) if step.holdback), None)
+    if number is None:
+        return
+    behind = await instances_with(client, rules, "envoy")
+    if behind:
+        raise Refused(
+            f"steps[{number}].holdback: {', '.join(behind)} routes with Envoy, which cannot hold users back: "
+            f"leave `holdback` out and give {wanted.steps[number].ring} a `weight`"
+        )
 
 
 def _expect_cool(known: Stored, wanted: Plan, now: float) -> None:

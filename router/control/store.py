@@ -17,7 +17,7 @@ import structlog
 
 from router.config.endpoints import unknown_drains
 from router.control.disk import Rejected
-from router.control.in_force import in_force
+from router.control.in_force import Engine, in_force
 from router.control.keys import HASHES, RawService, key_of
 from router.control.last_good import Keeper, load
 from router.control.link import TROUBLE, BadURL, error_kind, error_text, hang_up, make_client, safe_url
@@ -56,8 +56,10 @@ class Store:
         on_change: OnChange,
         log: Any = None,
         members: MemberFollower | None = None,
+        engine: Engine = "router",
     ) -> None:
         self._members = members
+        self._engine = engine
         self._url = url
         self._instance = instance
         self._state_dir = state_dir
@@ -378,6 +380,7 @@ class Store:
                 **service.report(self._generation, self.state, self._warnings.get(name, ())),
                 "members": self._members.counts(name) if self._members is not None else {},
                 "notes": self.notes(name),
+                "engine": self._engine,
             }
             for name, service in self._services.items()
         }

@@ -7,6 +7,7 @@ requests are counted under the aggregate's name. Each of these has its endpoints
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
@@ -19,6 +20,7 @@ ANY_IS_ENOUGH: Final = 10_000
 """Overprovisioning: a version takes all of its requests as long as one of its endpoints in a hundred is well."""
 NOBODY_IS_WELL: Final = {"healthy_panic_threshold": {"value": 1}}
 """Percent; below it, where nobody outward is well either, those that are accused wrongly may answer."""
+_PLAIN: Final = extension("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -49,7 +51,8 @@ def service_clusters(service: ServiceSpec) -> Iterator[Json]:
 
 def _cluster(name: str, service: ServiceSpec, version: VersionSpec, ring: RingSpec) -> Json:
     endpoints = version.endpoints
-    cluster: Json = {
+    ways = tuple(dict.fromkeys(_way(one) for one in endpoints))
+    return {
         "name": name,
         "connect_timeout": duration(service.timeouts.connect),
         "type": "STRICT_DNS" if any(_is_name(one) for one in endpoints) else "STATIC",
@@ -61,22 +64,21 @@ def _cluster(name: str, service: ServiceSpec, version: VersionSpec, ring: RingSp
         "load_assignment": {
             "cluster_name": name,
             "policy": {"overprovisioning_factor": ANY_IS_ENOUGH},
-            "endpoints": [{"lb_endpoints": [_endpoint(one, version, ring) for one in endpoints]}],
+            "endpoints": [
+                {"lb_endpoints": [_endpoint(one, version, ring, ways.index(_way(one))) for one in endpoints]}
+            ],
         },
+        **_sockets(ways),
     }
-    tls = endpoints[0].tls if endpoints else None
-    if tls is not None:
-        cluster["transport_socket"] = _tls(tls, endpoints[0])
-    return cluster
 
 
-def _endpoint(endpoint: EndpointSpec, version: VersionSpec, ring: RingSpec) -> Json:
+def _endpoint(endpoint: EndpointSpec, version: VersionSpec, ring: RingSpec, way: int) -> Json:
     address = f"unix:{endpoint.path}" if endpoint.path else endpoint.address
     said = {"version": version.name} | ({"reason": "fallback"} if version.name != ring.version else {})
     one: Json = {
         "endpoint": {"address": socket_address(address)},
         "load_balancing_weight": max(endpoint.weight, 1),
-        "metadata": {"filter_metadata": {"ring": said}},
+        "metadata": {"filter_metadata": {"ring": said, "envoy.transport_socket_match": {"way": way}}},
     }
     if endpoint.weight == 0 or endpoint.address in version.drained:
         one["health_status"] = "DRAINING"
@@ -159,21 +161,42 @@ def _protocol(service: ServiceSpec) -> Json:
     }
 
 
-def _tls(tls: ClientTlsSpec, endpoint: EndpointSpec) -> Json:
-    name = tls.name or endpoint.name or endpoint.host
+def _way(endpoint: EndpointSpec) -> ClientTlsSpec | None:
+    """How an endpoint is spoken to: by which name, if over TLS."""
+    tls = endpoint.tls
+    return None if tls is None else replace(tls, name=tls.name or endpoint.name or endpoint.host)
+
+
+def _sockets(ways: tuple[ClientTlsSpec | None, ...]) -> Json:
+    """Each endpoint says which of these is its own. The digests are there so that other files are another cluster:
+    Envoy reads them when it makes one."""
+    if ways in ((), (None,)):
+        return {}
+    digests = [tls.digest if tls is not None else "" for tls in ways]
+    return {
+        "metadata": {"filter_metadata": {"ring": {"digests": digests}}},
+        "transport_socket_matches": [
+            {"name": str(way), "match": {"way": way}, "transport_socket": _PLAIN if tls is None else _tls(tls)}
+            for way, tls in enumerate(ways)
+        ],
+    }
+
+
+def _tls(tls: ClientTlsSpec) -> Json:
+    is_name = _is_name(EndpointSpec(tls.name, 0))
     common: Json = {"alpn_protocols": ["http/1.1"]}
     if tls.certificate:
         common["tls_certificates"] = [
             {"certificate_chain": {"filename": tls.certificate}, "private_key": {"filename": tls.key}}
         ]
     if tls.verify:
-        san_type = "DNS" if _is_name(EndpointSpec(name, 0)) else "IP_ADDRESS"
+        san_type = "DNS" if is_name else "IP_ADDRESS"
         trusted: Json = {"trusted_ca": {"filename": tls.ca}} if tls.ca else {"system_root_certs": {}}
         common["validation_context"] = {
             **trusted,
-            "match_typed_subject_alt_names": [{"san_type": san_type, "matcher": {"exact": name}}],
+            "match_typed_subject_alt_names": [{"san_type": san_type, "matcher": {"exact": tls.name}}],
         }
-    sni = {"sni": name} if _is_name(EndpointSpec(name, 0)) else {}
+    sni = {"sni": tls.name} if is_name else {}
     return extension(
         "envoy.transport_sockets.tls",
         "extensions.transport_sockets.tls.v3.UpstreamTlsContext",

@@ -20,8 +20,13 @@ TRUSTED: Final = "trusted"
 """Names of the two route configurations."""
 UNIX: Final = "unix:"
 _MANAGER: Final = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_EARLY: Final = "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _MUTATION: Final = "extensions.filters.http.header_mutation.v3.HeaderMutation"
 _PEER: Final = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+"""Who connected to Envoy itself: the balancer, where that says in a PROXY header whose connection it is."""
+_CLIENT: Final = "X-Ring-Client"
+"""Keeps whom a PROXY header names, while that is known: later, Envoy's address of the client is the one that a trusted
+proxy's X-Forwarded-For says. No backend sees it, see ``_of_requests``."""
 _WITHOUT_RING: Final = """
 function envoy_on_request(handle)
   local headers, others, forged = handle:headers(), {}, false
@@ -119,6 +124,11 @@ def _manager(socket: SocketSpec, spec: SnapshotSpec, options: EnvoyOptions, *, i
         routes = {
             "rds": {"route_config_name": name, "config_source": watched_file(options.directory, routes_file(name))}
         }
+    if socket.proxy_protocol:
+        early = put(_CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")
+        routes["early_header_mutation_extensions"] = [
+            extension("envoy.http.early_header_mutation.header_mutation", _EARLY, mutations=[{"append": early}])
+        ]
     return {
         "stat_prefix": "in",
         **routes,
@@ -158,7 +168,7 @@ def _filters(socket: SocketSpec, listener: ListenerSpec, *, is_trusted: bool) ->
             default_source_code=source,
             clear_route_cache=False,  # or the route is looked for again when X-Ring is no longer there
         )
-    mutations: Json = {"request_mutations": _of_requests(listener, is_trusted=is_trusted)}
+    mutations: Json = {"request_mutations": _of_requests(socket, listener, is_trusted=is_trusted)}
     answered = []
     if socket.tls is not None and socket.tls.hsts_seconds:
         age = f"max-age={socket.tls.hsts_seconds}"
@@ -173,21 +183,25 @@ def _filters(socket: SocketSpec, listener: ListenerSpec, *, is_trusted: bool) ->
     )
 
 
-def _of_requests(listener: ListenerSpec, *, is_trusted: bool) -> list[Json]:
-    """What a client says of its ring goes, and what strangers say of others; then what is true is said."""
-    gone = [r"x[-_]ring([-_].*)?", "x-envoy-.*", "proxy-authorization", "proxy-connection"]
-    if not is_trusted:
-        gone += ["x-forwarded-.*", "x-real-ip", "forwarded"]
+def _of_requests(socket: SocketSpec, listener: ListenerSpec, *, is_trusted: bool) -> list[Json]:
+    """What strangers say of others goes; then what is true is said, and what a client says of its ring goes."""
     keep = "ADD_IF_ABSENT" if is_trusted else "OVERWRITE_IF_EXISTS_OR_ADD"
     said = [
-        put("X-Forwarded-For", _PEER, "APPEND_IF_EXISTS_OR_ADD"),
+        put("X-Forwarded-For", f"%REQ({_CLIENT})%" if socket.proxy_protocol else _PEER, "APPEND_IF_EXISTS_OR_ADD"),
         put("X-Forwarded-Proto", "%REQ(:SCHEME)%", keep),
         put("X-Forwarded-Host", "%REQ(:AUTHORITY)%", keep),
     ]
     if listener.via != "off":
         said.append(put("Via", "1.1 ring-router", "APPEND_IF_EXISTS_OR_ADD"))
-    removed = [{"remove_on_match": {"key_matcher": {"safe_regex": {"regex": "|".join(gone)}}}}]
-    return [*removed, *({"append": one} for one in said)]
+    return [
+        *([] if is_trusted else [_without("x-forwarded-.*", "x-real-ip", "forwarded")]),
+        *({"append": one} for one in said),
+        _without(r"x[-_]ring([-_].*)?", "x-envoy-.*", "proxy-authorization", "proxy-connection"),
+    ]
+
+
+def _without(*names: str) -> Json:
+    return {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": "|".join(names)}}}}
 
 
 def _logs(spec: SnapshotSpec, options: EnvoyOptions) -> Iterator[Json]:

@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from router.core.spec import BreakerSpec, LimitsSpec, ListenerSpec, RingSpec, ServiceSpec, SnapshotSpec
+from router.core.spec import (
+    BalanceSpec,
+    BreakerSpec,
+    ConnectionsSpec,
+    LimitsSpec,
+    ListenerSpec,
+    RingSpec,
+    ServiceSpec,
+    SnapshotSpec,
+)
 from router.envoy.matches import matches
 from router.envoy.refused import CannotSayError, Refusal
 from router.envoy.routes import MOST_DENYING
 
+_LISTENER: Final = ListenerSpec()
 _LIMITS: Final = LimitsSpec()
+_BALANCE: Final = BalanceSpec()
+_CONNECTIONS: Final = ConnectionsSpec()
 _RETURN_AFTER: Final = ServiceSpec("", (), ()).return_after
 _IDENTITY: Final = {
     "claim": ("claims need Envoy's JWT filter, which is not set up here", "let what verifies the token set a header"),
@@ -43,12 +55,19 @@ def _of_edge(spec: SnapshotSpec) -> Iterator[Refusal]:
         yield Refusal("access_log.format", f"Envoy's log is not written as {log.format}", "use `json` or `off`")
     if any(rate < 1 for rate in log.rates):
         yield Refusal("access_log", "Envoy writes all lines or none", "leave the shares of lines out")
+    if log.identity_key and log.format != "off":
+        yield Refusal("access_log.identity", "Envoy's log cannot hash users' keys", "leave it out")
     if spec.listener.sends_baggage and spec.trust.keys:
         yield Refusal("baggage", "Envoy cannot sign the ring that goes on", "say `baggage: false`; X-Ring goes on")
 
 
 def _of_listener(listener: ListenerSpec) -> Iterator[Refusal]:
     limits = listener.limits
+    if listener.send_timeout != _LISTENER.send_timeout:
+        reason = "Envoy has one time-out for a request in which nothing moves, either way"
+        yield Refusal(
+            "timeouts.send", reason, "leave it out; the longest of `first_byte`, `between_bytes` and `body` counts"
+        )
     if listener.mode == "sidecar":
         yield Refusal("mode", "Envoy cannot prove the ring that a request carries", "use `edge`")
     for socket in listener.sockets:
@@ -77,10 +96,6 @@ def _of_service(service: ServiceSpec, spec: SnapshotSpec) -> Iterator[Refusal]:
     if spec.trust.keys and service.override != "off":
         yield Refusal(f"{place}.override", "Envoy cannot verify passes", "say `override: off`, or no `signing_keys`")
     yield from _of_settings(place, service)
-    for version in service.versions:
-        if len({endpoint.tls for endpoint in version.endpoints}) > 1:
-            reason = "some endpoints speak TLS another way than others"
-            yield Refusal(f"{place}.versions.{version.name}", reason, "make two versions of them, or all alike")
     if sum(bool(ring.denied) for ring in service.rings) > MOST_DENYING:
         yield Refusal(f"{place}.rings", f"more than {MOST_DENYING} rings deny somebody", "deny in fewer of them")
     for ring in service.rings:
@@ -99,16 +114,27 @@ def _of_settings(place: str, service: ServiceSpec) -> Iterator[Refusal]:
         yield Refusal(f"{place}.overload", reason, "leave the limits out")
     if service.breaker.failed_basis_points and service.breaker != BreakerSpec():
         yield Refusal(f"{place}.breaker", "Envoy compares no version with the next one", "leave it out, or `failed: 0`")
+    if service.balance.kind == "affinity" and service.balance.slow_start not in (0, _BALANCE.slow_start):
+        reason = "with affinity Envoy gives an endpoint that comes back its full share at once"
+        yield Refusal(f"{place}.balance.slow_start", reason, "leave it out, or say 0")
+    if service.connections.idle_per_endpoint != _CONNECTIONS.idle_per_endpoint:
+        reason = "Envoy keeps as many connections as there were requests at a time"
+        yield Refusal(f"{place}.connections.idle_per_endpoint", reason, "leave it out; `idle` closes them")
     if service.return_after not in (0, _RETURN_AFTER):
         yield Refusal(f"{place}.return_after", "in Envoy users come back at once", "leave it out, or raise `passes`")
 
 
-def _of_ring(place: str, ring: RingSpec, service: ServiceSpec) -> Iterator[Refusal]:
+def of_live(place: str, ring: RingSpec) -> Iterator[Refusal]:
+    """Against what is said in Redis and not in the config: see ``held``."""
     if ring.tables:
         reason = "more than 4,096 members in Redis, or not all of them text, are a table that no route can ask"
         yield Refusal(f"{place}.members", reason, "keep a short list, or let what knows them set a header")
     if ring.holdback:
         yield Refusal(f"{place}.holdback", "Envoy hashes a request once", "lift it: HSET …:control holdback ''")
+
+
+def _of_ring(place: str, ring: RingSpec, service: ServiceSpec) -> Iterator[Refusal]:
+    yield from of_live(place, ring)
     if ring.mirror is not None:
         yield Refusal(f"{place}.mirror", "Envoy copies a whole route, not a ring that the hash chose", "leave it out")
     if ring.on_change != "keep":

@@ -28,6 +28,7 @@ from router.envoy.admin import TIMEOUT, Admin, AwayError
 from router.envoy.books import Books
 from router.envoy.delivery import Delivery, RefusedError
 from router.envoy.forward import Forward
+from router.envoy.held import held
 from router.envoy.options import EnvoyOptions
 from router.envoy.refusals import refusals
 from router.envoy.resources import Resources, resources
@@ -90,6 +91,8 @@ class Bridge:
         self._forward = Forward(self._directory, self._sorter.took)
         self._looks = {envoy.address: self._last_look(envoy.address) for envoy in self._envoys}
         self._spec: SnapshotSpec | None = None
+        self._delivered: SnapshotSpec | None = None
+        """What of the last one Envoy was given (``held``)."""
         self._watched: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -193,11 +196,7 @@ class Bridge:
             if spec is None:
                 continue
             try:
-                made = self._translate(spec)
-                late = await self._delivery.deliver(made, spec.generation) if made is not None else []
-                retry_seconds = AWAY_SECONDS if late else None
-                if made is not None:
-                    self._undelivered = late
+                self._undelivered, retry_seconds = await self._deliver(spec)
             except RefusedError as error:
                 self._undelivered = [f"generation {spec.generation} is not applied: {error}"]
                 retry_seconds = REFUSED_SECONDS
@@ -211,20 +210,30 @@ class Bridge:
             if not self._undelivered:
                 self._applied(spec)
 
-    def _translate(self, spec: SnapshotSpec) -> Resources | None:
-        """None, and why, for what Envoy cannot do; then it goes on with what it has."""
-        against = refusals(spec)
+    async def _deliver(self, spec: SnapshotSpec) -> tuple[list[str], float | None]:
+        """Why it is not in force, or not as a whole, as sentences; and in how many seconds to try again, if at all.
+
+        Raises RefusedError and OSError.
+        """
+        able, kept = held(spec, self._delivered)
+        against = refusals(able)
         if against:
-            self._undelivered = [f"generation {spec.generation} is not applied: Envoy cannot do it: {against[0]}"]
-            return None
+            return [f"generation {spec.generation} is not applied: Envoy cannot do it: {against[0]}"], None
+        late = await self._delivery.deliver(self._translate(able), spec.generation)
+        self._delivered = able
+        if late:
+            return late, AWAY_SECONDS
+        if self._pulse.state == State.STARTING:
+            self._pulse.enter(State.SERVING)
+        return [f"Envoy cannot do {one}. That stays as it was; everything else is in force" for one in kept], None
+
+    def _translate(self, spec: SnapshotSpec) -> Resources:
         self._sorter.installed(spec)
         self._books.installed(spec)
         options = EnvoyOptions(str(self._directory), watched=self._watched, is_counted=True, generation=spec.generation)
         return resources(spec, options)
 
     def _applied(self, spec: SnapshotSpec) -> None:
-        if self._pulse.state == State.STARTING:
-            self._pulse.enter(State.SERVING)
         if self._writer is not None:
             self._writer.write(frame(Applied(spec.generation, time.time())))
 

@@ -104,8 +104,9 @@ class Control:
         self.issuers = Issuers(self._found_changed, state_dir, log=self._log)
         self.members = Members(settings.redis, state_dir, runtime, self._found_changed, self._log, by_key=by_key)
         self.store = Store(
-            settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members
-        )
+            settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members,
+            "envoy" if has_keys else "router",
+        )  # fmt: skip
         self.people = People(settings.redis, self.store.is_up, self._log)
         self.hub.on_seen = self.people.saw
         self._live: dict[str, Live] = {}
