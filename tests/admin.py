@@ -131,7 +131,7 @@ async def administered(
         router = start_router(config, port, admin, directory / "router.log")
         router.token = OPERATOR if tokens else ""
         try:
-            await until_said(router.is_ready, within=20)
+            await until_said(router.is_ready, within=60)
             # A connection each: what one hostile request has done to its own must not meet the next one.
             connector = aiohttp.TCPConnector(force_close=True)
             session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())

@@ -222,7 +222,7 @@ async def fleet(
         made = Fleet(redis, url, rules, routers, stable, candidate, wires)
         try:
             for router in routers:
-                await until_said(router.is_ready, within=30)
+                await until_said(router.is_ready, within=60)
             async with users(made, per_second):
                 yield made
         finally:

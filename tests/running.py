@@ -229,7 +229,7 @@ async def running_router(
     ):
         router = start_router(file, port, admin, directory / "router.log")
         try:
-            await until_said(router.is_ready, within=20)
+            await until_said(router.is_ready, within=60)
             yield router
         finally:
             await stop_router(router)

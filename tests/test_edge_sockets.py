@@ -57,7 +57,7 @@ async def edge_router(
         )  # fmt: skip
         router = start_router(config, port, admin, directory / "router.log")
         try:
-            await until_said(router.is_ready, within=20)
+            await until_said(router.is_ready, within=60)
             yield router
         finally:
             await stop_router(router)

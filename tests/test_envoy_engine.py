@@ -47,7 +47,7 @@ async def engine(directory: Path, redis: Server) -> AsyncIterator[Engine]:
     async with written_config(directory, redis=redis.url, config=PLAIN, serve=unhurried) as where:
         made = await start_engine(*where)
         try:
-            await until_said(made.is_ready, within=30)
+            await until_said(made.is_ready, within=60)
             yield made
         finally:
             await stop_engine(made)

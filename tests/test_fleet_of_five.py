@@ -120,7 +120,7 @@ async def test_each_of_five_says_who_is_there_who_is_behind_and_who_is_gone(
 
         # It comes back under its name with what is in force, and one that stops in order takes itself out at once.
         routers[4] = start_router(killed.config, killed.port, killed.admin, killed.log)
-        await until_said(routers[4].is_ready, within=30)
+        await until_said(routers[4].is_ready, within=60)
         await say(routers, ALL)
         assert routers[4].weights()["canary"] == 30
         assert await stop_router(routers[0]) == 0

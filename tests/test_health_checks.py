@@ -53,7 +53,7 @@ async def checked_router(directory: Path, redis: str, v1: int, v2: int, interval
     )  # fmt: skip
     router = start_router(config, port, admin, directory / "router.log")
     try:
-        await until_said(router.is_ready, within=20)
+        await until_said(router.is_ready, within=60)
         yield router
     finally:
         await stop_router(router)
@@ -163,7 +163,7 @@ async def test_a_control_that_is_killed_goes_on_with_what_was_known(tmp_path: Pa
         hangs.set()
         os.kill(router.control_pid(), signal.SIGKILL)
         await until_said(lambda: not router.is_ready(), within=20)
-        await until_said(router.is_ready, within=20)
+        await until_said(router.is_ready, within=60)
         assert snapshot_down(router) == {"v1": [], "v2": [address]}
         assert router.state()["generation"] == generation
         assert health(router, "v2")["state"] == "down"

@@ -108,7 +108,7 @@ async def test_members_survive_control_the_router_and_a_redis_that_is_away(
         redis_server.running.stop()
         again = start_router(router.config, router.port, router.admin, router.log)
         try:
-            await until_said(again.is_ready, within=20)
+            await until_said(again.is_ready, within=60)
             await is_in(again, alice, CANARY)
             await is_in(again, bob, CANARY)
         finally:

@@ -118,7 +118,7 @@ async def test_control_that_is_killed_goes_on_counting_where_it_was_and_so_it_do
             await some_more(tally, 400)
         answered = tally.answered
         assert not tally.failures
-        await until_said(router.is_ready, within=20)
+        await until_said(router.is_ready, within=60)
         await says(router, answered)
         pids = router.worker_pids()
         kill([router.control_pid(), *pids])

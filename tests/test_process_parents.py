@@ -178,7 +178,7 @@ async def test_a_take_over_that_fails_leaves_the_running_router_as_it_is(tmp_pat
         assert sorted(router.worker_pids()) == pids
         again = successor_of(router, "--take-over", log="again.log")
         await until(lambda: router.process.poll() is not None, within=60)
-        await until_said(again.is_ready, within=10)
+        await until_said(again.is_ready, within=60)
         await stop_router(again)
 
 
@@ -191,7 +191,7 @@ async def test_a_signal_makes_the_router_start_its_own_successor(tmp_path: Path,
                 await until(lambda: router.process.poll() is not None, within=60)
                 assert router.process.returncode == 0
                 new = int(re.findall(r"pid (\d+) has taken over", router.log.read_text())[0])
-                await until_said(router.is_ready, within=10)
+                await until_said(router.is_ready, within=60)
                 await router.ring_of("user-0")
             assert failures == []
         finally:

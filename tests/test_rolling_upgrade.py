@@ -111,7 +111,7 @@ async def instances(directory: Path, redis: str, count: int, code: Checkout) -> 
             routers.append(code.start(file, port, admin))
         try:
             for router in routers:
-                await until_said(router.is_ready, within=40)
+                await until_said(router.is_ready, within=60)
             yield routers
         finally:
             await asyncio.gather(*(stop_router(router) for router in routers))
@@ -124,7 +124,7 @@ async def roll(routers: list[Router], redis: Redis, to: Checkout, tallies: list[
         routers[number] = to.start(router.config, router.port, router.admin, "--take-over")
         await until(lambda router=router: router.process.poll() is not None, within=60)
         assert router.process.returncode == 0, router.log.read_text()[-2000:]
-        await until_said(routers[number].is_ready, within=20)
+        await until_said(routers[number].is_ready, within=60)
         assert to.runs(routers[number])
         await say(routers, everybody)
         await apply(redis, routers, weights.pop())

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import structlog
 import uvloop
@@ -33,6 +33,7 @@ from router.control.conductor import Conductor
 from router.control.evidence import Evidence
 from router.control.fleet import Fleet
 from router.control.hub import Hub
+from router.control.in_force import Engine
 from router.control.jwks import Issuers
 from router.control.members import Members
 from router.control.people import People
@@ -77,7 +78,7 @@ class Control:
         admin: socket.socket | None = None,
         *,
         waits: bool = False,
-        by_key: bool = False,
+        engine: Engine = "router",
     ) -> None:
         self._is_stopping = False
         self.config = ConfigFile(path, settings, listen, self._accept_config)
@@ -102,10 +103,12 @@ class Control:
         self.troubles: dict[VersionKey, Trouble] = {}
         state_dir = Path(settings.state_dir)
         self.issuers = Issuers(self._found_changed, state_dir, log=self._log)
-        self.members = Members(settings.redis, state_dir, runtime, self._found_changed, self._log, by_key=by_key)
+        self.members = Members(
+            settings.redis, state_dir, runtime, self._found_changed, self._log, by_key=engine == "envoy"
+        )
         self.store = Store(
             settings.redis, self.rules, state_dir, self.instance, self._live_changed, self._log, self.members,
-            "envoy" if has_keys else "router",
+            engine,
         )  # fmt: skip
         self.people = People(settings.redis, self.store.is_up, self._log)
         self.hub.on_seen = self.people.saw
@@ -349,7 +352,7 @@ async def _main(options: argparse.Namespace) -> None:
     admin = None if options.admin_fd is None else socket.socket(fileno=options.admin_fd)
     control = Control(
         settings, options.config, options.runtime, options.workers, options.listen, admin,
-        waits=options.waits, by_key=options.by_key,
+        waits=options.waits, engine=options.engine,
     )  # fmt: skip
     control.restarts = Restarts(options.restarts)
     await control.run()
@@ -366,7 +369,7 @@ def main() -> None:
     parser.add_argument("--admin-fd", type=int)
     parser.add_argument("--restarts", type=int, default=-1)
     parser.add_argument("--waits", action="store_true")
-    parser.add_argument("--by-key", action="store_true")
+    parser.add_argument("--engine", choices=get_args(Engine), default="router")
     options = parser.parse_args()
     unblock_signals()
     end_with_parent(options.parent)

@@ -142,7 +142,7 @@ class Parent:
         self._restarts = Restarts(restarts)
         control += ["--restarts", str(restarts)]
         if self.envoys is not None:
-            control.append("--by-key")
+            control += ["--engine", "envoy"]
         if admin is not None:
             control += ["--admin-fd", str(admin.fileno())]
         if self._predecessor is not None:
