@@ -124,7 +124,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
             *PYTHON, "demo", cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        await until(lambda: process.returncode is not None or "Ctrl-C ends it all." in log.read_text("utf-8"), 15)
+        await until(lambda: process.returncode is not None or "Ctrl-C ends it all." in log.read_text("utf-8"), 60)
         assert process.returncode is None, log.read_text("utf-8")
         yield Demo(environment, process, log)
     finally:

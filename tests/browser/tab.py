@@ -30,7 +30,7 @@ else:
 needs_browser = pytest.mark.skipif(bool(WHY), reason=WHY)
 # Where the stories put what the screens looked like.
 SHOTS = Path(os.environ.get("RING_ROUTER_SHOTS", "build/screenshots"))
-WAIT_MS = 10_000
+WAIT_MS = 30_000
 
 
 @dataclass

@@ -106,6 +106,7 @@ async def worker_stopped(stage: Stage, found: Findings) -> None:
         stage.planned.add(victim)
         stopped_at = time.monotonic()
         os.kill(victim, signal.SIGSTOP)
+        caught = set(newcomers.in_flight)
         load.phase = newcomers.phase = "fault"
         try:
             await until(lambda: not started_at(victim), within=20)
@@ -119,9 +120,9 @@ async def worker_stopped(stage: Stage, found: Findings) -> None:
     new = newcomers.of("fault")
     found.note(f"{len(new)} new connections while it was stopped")
     found.timed("their p99", newcomers.p(P99, new), most=200)
-    found.none("their failures", newcomers.bad())
+    found.none("their failures", [one for one in newcomers.bad() if one not in caught])
     found.timed("killed after", killed, most=2.5, least=1.5, unit="s")
-    bad = load.bad()
+    bad = load.bad() + [one for one in newcomers.bad() if one in caught]
     found.note(f"failures of those who were connected to it: {ends_of(bad)}")
     found.counted("failures that are no detectable break", sum(one.end is not End.BROKEN for one in bad), most=0)
     found.counted("of requests due after it was killed", sum(one.due > stopped_at + killed for one in bad), most=0)
