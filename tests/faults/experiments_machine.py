@@ -175,6 +175,7 @@ async def no_descriptors(stage: Stage, found: Findings) -> None:
         await load.answers("before", stage.many(400, 40))
         # All 16 are established now, whatever the load's own stalls are.
         await asyncio.gather(*(load.ask(Request(f"{load.prefix}-all{one}"), phase="before") for one in range(16)))
+        await until(lambda: not load.in_flight)  # nor is anybody on the way who found none of them free
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (64, before[1]))
         try:
             used, began = cpu_seconds(worker), time.monotonic()
