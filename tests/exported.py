@@ -25,7 +25,8 @@ from tests.waiting import until
 PROGRAMS: Final = {engine: shutil.which(engine) for engine in ("nginx", "haproxy")}
 needs_nginx: Final = pytest.mark.skipif(not PROGRAMS["nginx"], reason="needs nginx (Debian package nginx-light)")
 needs_haproxy: Final = pytest.mark.skipif(not PROGRAMS["haproxy"], reason="needs haproxy (Debian package haproxy)")
-_FAST: Final = HealthCheckSpec("tcp", interval=0.1, timeout=0.1, passes=1, failures=1)
+_CHECK: Final = HealthCheckSpec("tcp", interval=0.5, timeout=10.0, passes=1, failures=3)
+"""Whoever refuses is soon gone. A machine that stands still for a moment loses nobody by it."""
 
 
 class Asking(NamedTuple):
@@ -51,9 +52,10 @@ class Answer:
 
 
 def exported(engine: Engine, spec: SnapshotSpec) -> str:
-    """The file without its comment; checks are quick."""
-    left, _ = reduced(spec, engine)
-    checks = {(one.name, version.name): _FAST for one in left.services for version in one.versions}
+    """The file without its comment; checks are quick, and a connection has all the time that a slow machine takes."""
+    patient = tuple(replace(one, timeouts=replace(one.timeouts, connect=30.0)) for one in spec.services)
+    left, _ = reduced(replace(spec, services=patient), engine)
+    checks = {(one.name, version.name): _CHECK for one in left.services for version in one.versions}
     return nginx.config(left) if engine == "nginx" else haproxy.config(left, checks)
 
 

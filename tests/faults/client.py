@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -13,6 +15,7 @@ from loadtests import wire
 from tests.faults.ledger import body_of, digest
 
 DEADLINE: Final = 15.0
+_BIND_ADDRESS_NO_PORT: Final = 24
 _KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -94,8 +97,16 @@ class Wire:
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def open(cls, port: int) -> Wire:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, source: str = "") -> Wire:
+        """From ``source``, another of this machine's addresses, where one is named: it has ports of its own."""
+        if not source:
+            return cls(*await asyncio.open_connection("127.0.0.1", port))
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)  # a port that is bound is nobody else's
+        sock.bind((source, 0))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return cls(*await asyncio.open_connection(sock=sock))
 
     def close(self) -> None:
         self.writer.close()
@@ -104,7 +115,7 @@ class Wire:
         self.writer.transport.abort()
 
 
-async def ask(wire_: Wire | None, port: int, outcome: Outcome) -> bool:
+async def ask(wire_: Wire | None, outcome: Outcome, connect: Callable[[], Awaitable[Wire]]) -> bool:
     """Ask on a connection, or on one of its own, and fill the outcome. Whether the connection can be used again."""
     request = outcome.request
     own = wire_
@@ -113,7 +124,7 @@ async def ask(wire_: Wire | None, port: int, outcome: Outcome) -> bool:
         async with asyncio.timeout(request.deadline):
             if own is None:
                 try:
-                    own = await Wire.open(port)
+                    own = await connect()
                 except OSError as error:
                     outcome.end, outcome.word = End.REFUSED, repr(error)
                     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -161,21 +162,21 @@ async def told_to_end(stage: Stage, found: Findings) -> None:
     longest = 0.0
     codes: list[int] = []
     for _ in range(stage.many(10, 1)):
-        async with stage.load() as load:
-            await load.some("before", stage.many(400, 40))
-            for number in range(8):
-                request = Request(f"{load.prefix}-long{number}", size=20_000, query="rate=20000")
-                load.begin(request, is_fresh=True)
-            await until(lambda load=load: sum(one.got > 2000 for one in load.in_flight) == 8, within=10)
-            async with unobserved(stage):
+        async with contextlib.AsyncExitStack() as away:
+            async with stage.load() as load:
+                await load.some("before", stage.many(400, 40))
+                for number in range(8):
+                    request = Request(f"{load.prefix}-long{number}", size=20_000, query="rate=20000")
+                    load.begin(request, is_fresh=True)
+                await until(lambda load=load: sum(one.got > 2000 for one in load.in_flight) == 8, within=10)
+                await away.enter_async_context(unobserved(stage))
                 in_flight += load.in_flight
                 began = time.monotonic()
                 stage.router.process.terminate()
                 load.phase = "stopping"
                 await until(lambda: stage.router.process.poll() is not None, within=20)
                 longest = max(longest, time.monotonic() - began)
-        codes.append(stage.router.process.returncode)
-        async with unobserved(stage):
+            codes.append(stage.router.process.returncode)
             await stage.start_router()
     outcomes = stage.outcomes()
     bad = [one for one in outcomes if one.end is not End.RIGHT or one.status >= 400]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -43,12 +44,16 @@ def mixed(name: str, number: int) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``rate`` a second, of which ``fresh`` each on a connection of its own; ``kept`` connections for the rest."""
+    """``rate`` a second, of which ``fresh`` each on a connection of its own; ``kept`` connections for the rest.
+
+    They come from the addresses ``sources`` in turn, from the machine's own without any.
+    """
 
     rate: float = 400.0
     make: Make = mixed
     kept: int = 64
     fresh: float = 20.0
+    sources: tuple[str, ...] = ("",)
 
 
 class Load:
@@ -65,12 +70,13 @@ class Load:
         self.stalls: list[tuple[float, float]] = []
         """When the load itself did not come to run: what was on its way then has no latency of the router's."""
         self._free: collections.deque[Wire] = collections.deque()
+        self._sources = itertools.cycle(shape.sources)
         self._is_open = True
         self._group = asyncio.TaskGroup()
         self._moved = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        self._free.extend([await Wire.open(self.port) for _ in range(self.shape.kept)])
+        self._free.extend([await self._connect() for _ in range(self.shape.kept)])
         await self._group.__aenter__()
         if self.shape.rate:
             self._group.create_task(self._run(), name="load")
@@ -128,11 +134,11 @@ class Load:
         self.in_flight.add(outcome)
         if not is_fresh and kept is None:
             try:
-                kept = await Wire.open(self.port)
+                kept = await self._connect()
             except OSError as error:
                 outcome.end, outcome.word, outcome.ended = End.REFUSED, repr(error), time.monotonic()
                 return await self._ended(outcome)
-        may_be_used = await ask(kept, self.port, outcome)
+        may_be_used = await ask(kept, outcome, self._connect)
         if kept is not None:
             if may_be_used and len(self._free) < self.shape.kept:
                 self._free.append(kept)
@@ -144,6 +150,9 @@ class Load:
         """Count a request that was asked in another way."""
         outcome.ended = time.monotonic()
         await self._ended(outcome)
+
+    async def _connect(self) -> Wire:
+        return await Wire.open(self.port, next(self._sources))
 
     async def _ended(self, outcome: Outcome) -> Outcome:
         self.in_flight.discard(outcome)

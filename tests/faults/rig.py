@@ -97,7 +97,7 @@ class Observer:
             await asyncio.to_thread(router.get, "/live")
             self.admin_seconds.append(time.monotonic() - began)
         except OSError:
-            self.admin_failures += self.is_looking
+            self.admin_failures += self.is_looking and router is self._stage.router  # not one that has gone since
         self.most_resident = max(self.most_resident, await asyncio.to_thread(self._resident))
 
     def _resident(self) -> int:

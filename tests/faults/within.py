@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import collections
 import json
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from tests.faults.client import End, Outcome, Request, Wire, ask
+from tests.faults.client import End, Request
 from tests.faults.experiments_slow import CANARY
 from tests.faults.findings import Findings
-from tests.faults.load import P99, Load, Shape, get
+from tests.faults.load import P99, Shape, get
 from tests.faults.rig import Experiment, Stage, perform
 from tests.waiting import until
 
 PORTS: Final = (33_000, 33_099)
-_BIND_ADDRESS_NO_PORT: Final = 24
+SOURCES: Final = tuple(f"127.0.0.{number}" for number in range(2, 52))
+"""The load comes from these: a hundred ports for each, where the router's own connections have a hundred in all."""
 HELD: Final = 150
 """Requests at a time to one backend, for which there are a hundred ports."""
 
 
-async def ask_from(load: Load, request: Request, source: str) -> None:
-    """A request from another of this machine's addresses, which has ports of its own."""
-    outcome = Outcome(request, time.monotonic(), load.phase)
-    sock = socket.socket()
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)  # a port that is bound is nobody else's
-    sock.bind((source, 0))
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", load.port))
-    wire = Wire(*await asyncio.open_connection(sock=sock))
-    await ask(wire, load.port, outcome)
-    wire.close()
-    await load.note(outcome)
-
-
 async def no_ports(stage: Stage, found: Findings) -> None:
-    # None on new connections: each would keep one of the hundred ports for a minute after its end.
-    async with stage.load(Shape(rate=200, make=get, kept=16, fresh=0)) as load:
+    async with stage.load(Shape(rate=200, make=get, kept=16, fresh=0, sources=SOURCES)) as load:
         await load.some("before", stage.many(800, 40))
         load.phase = "fault"
         for number in range(HELD):
             request = Request(f"{load.prefix}-held{number}", query="head_after=1.5", fields=CANARY)
-            load.start(ask_from(load, request, f"127.0.0.{2 + number // 50}"))
+            load.begin(request, is_fresh=True)
         await load.some("fault", stage.many(1000, 100))
         await until(lambda: sum("-held" in one.request.id for one in load.outcomes) == HELD, within=30)
         await load.some("after", stage.many(1600, 60))
