@@ -329,7 +329,7 @@ class Control:
     def readiness(self) -> tuple[bool, str]:
         if self._is_stopping:
             return False, "stopping"
-        if self._site.yields.is_set():
+        if self.restarts.has_yielded:
             return True, "ready"  # the successor is, and whoever asked here was on the way before it took over
         hub = self.hub
         having = sum(1 for w in hub.workers.values() if w.is_connected and w.generation)

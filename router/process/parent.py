@@ -309,6 +309,7 @@ class Parent:
         assert self._successor is not None
         self._log.info(f"pid {self._successor.pid} has taken over")
         self._sockets.leave_files()
+        self._restarts.yield_to_others()
         self.children[0].signal(signal.SIGUSR2)
         notify(f"MAINPID={self._successor.pid}")  # said by the one whom systemd believes until now
         self._successor.yield_to()

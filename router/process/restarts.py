@@ -1,6 +1,6 @@
-"""Why processes were started again: a page of memory that the parent writes and control reads.
+"""Why processes were started again, and whether others serve in their place: a page that the parent writes.
 
-Control is restarted itself, and the page stays; a message would have to be said again to each new one.
+Control reads it. It is restarted itself, and the page stays; a message would have to be said again to each new one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ class Restarts:
     def add(self, reason: str) -> None:
         """The parent's side: one more for this reason."""
         self._counts[REASONS.index(reason)] += 1
+
+    def yield_to_others(self) -> None:
+        """The parent's side: another router serves from now on."""
+        self._counts[len(REASONS)] = 1
+
+    @property
+    def has_yielded(self) -> bool:
+        """Known before anything that the parent does next: a signal may come after its consequences."""
+        return bool(self._counts[len(REASONS)])
 
     def read(self) -> dict[str, int]:
         """Reason → restarts since the router's start."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,10 +57,10 @@ class Tab:
         """By its link in the bar."""
         await self.page.get_by_role("link", name=screen, exact=True).click()
 
-    def text(self, words: str) -> Locator:
+    def text(self, words: str | re.Pattern[str]) -> Locator:
         return self.page.get_by_text(words).first
 
-    async def sees(self, words: str) -> None:
+    async def sees(self, words: str | re.Pattern[str]) -> None:
         await self.text(words).wait_for(timeout=WAIT_MS)
 
     async def misses(self, words: str) -> None:

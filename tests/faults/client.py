@@ -76,6 +76,8 @@ class Outcome:
     fields: dict[str, str] = field(default_factory=dict)
     got: int = 0
     """Bytes of the body."""
+    is_newcomer: bool = False
+    """A connection was made for it."""
 
     @property
     def took(self) -> float:

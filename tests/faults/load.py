@@ -131,6 +131,7 @@ class Load:
                 kept.close()
                 kept = None
         outcome = Outcome(request, due or time.monotonic(), phase)
+        outcome.is_newcomer = kept is None
         self.in_flight.add(outcome)
         if not is_fresh and kept is None:
             try:
