@@ -252,7 +252,7 @@ async def kill_control(rig: Rig, router: contestants.Contestant) -> int:
 
 
 def is_control(pid: int) -> bool:
-    return b"router.process.control" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ring-router: control")
 
 
 async def take_over(rig: Rig, router: contestants.Contestant) -> int:

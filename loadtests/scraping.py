@@ -143,7 +143,7 @@ class Stage:
     def control(self) -> int:
         for pid in self.router.child.pids:
             with contextlib.suppress(OSError):
-                if b"router.process.control" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ring-router: control"):
                     return pid
         raise RigError("no control process")
 

@@ -49,7 +49,7 @@ def busy_seconds(pid: int) -> float:
 def control_of(router: Router) -> int:
     """The process id of a router's control process."""
     for pid in rig.family(router.process.pid):
-        if b"router.process.control" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ring-router: control"):
             return pid
     raise rig.RigError("the router has no control process")
 

@@ -139,7 +139,7 @@ class Engine(Router):
         return self.config.parent / "envoy"
 
     def bridge_pid(self) -> int:
-        return self._child("router.process.bridge")
+        return self._child("bridge")
 
     def start_envoy(self) -> None:
         self.envoy = start_envoy(self.directory, self.envoy_admin)

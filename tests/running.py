@@ -93,19 +93,19 @@ class Router:
         return [worker["pid"] for worker in self.state()["workers"]]
 
     def control_pid(self) -> int:
-        return self._child("router.process.control")
+        return self._child("control")
 
-    def _child(self, module: str) -> int:
+    def _child(self, name: str) -> int:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    command = (entry / "cmdline").read_bytes().split(b"\0")
+                    command = (entry / "cmdline").read_bytes().strip(b"\0").decode()
                     parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 except OSError:
                     continue
-                if parent == self.process.pid and module.encode() in command:
+                if parent == self.process.pid and command == f"ring-router: {name}":
                     return int(entry.name)
-        raise AssertionError(f"no {module}")
+        raise AssertionError(f"no {name}")
 
     async def ring_of(self, user: str) -> tuple[str, str]:
         """Ring and version of a user, and that the body came from that version."""

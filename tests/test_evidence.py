@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from router.control.keys import key_of
 from router.control.link import make_client
 from router.core.hashing import BUCKETS, fingerprint
 from router.core.spec import ListenerSpec, ServiceSpec, SnapshotSpec, SocketSpec, TimeoutsSpec
-from router.process.children import Child
+from router.process.pulse import Pulse
 from router.process.sockets import listening_sockets
 from router.proxy.headcount import headcount_page
 from router.telemetry.evidence import FAILED, ArmKey, TickPart, pack
@@ -49,7 +50,9 @@ class Instance:
 
     hub: Hub
     evidence: Evidence
-    children: list[Child]
+    start: Callable[[int], subprocess.Popen[bytes]]
+    """The worker of a slot, in a process of its own."""
+    children: list[subprocess.Popen[bytes]]
     port: int
     client: Redis
     diary: Diary
@@ -117,31 +120,35 @@ async def instance(directory: Path, url: str, one: ServiceSpec, workers: int = 2
     client = make_client(url)
     here: Instance
     evidence = Evidence(url, "here", hub, lambda _: ARRIVED, lambda: here.is_up, diary)
-    children = []
-    for slot in range(workers):
+    pulses = [Pulse.create() for _ in range(workers)]
+
+    def start(slot: int) -> subprocess.Popen[bytes]:
         others = ",".join(str(number) for number in numbers if number != numbers[slot])
         command = [sys.executable, "-P", "-m", "router.process.worker", "--parent", str(os.getpid()), "--runtime",
                    str(directory), "--slot", str(slot), "--workers", str(workers), "--headcount", str(page),
-                   "--orphans", "1", "--listen", f"0:{numbers[slot]}:{others}"]  # fmt: skip
-        children.append(Child(f"worker {slot}", command, (*numbers, page), has_pulse=True))
-    here = Instance(hub, evidence, children, port, client, diary)
+                   "--orphans", "1", "--listen", f"0:{numbers[slot]}:{others}",
+                   "--pulse", str(pulses[slot].descriptor)]  # fmt: skip
+        descriptors = (*numbers, page, pulses[slot].descriptor)
+        return subprocess.Popen(command, pass_fds=descriptors, process_group=0)
+
+    children: list[subprocess.Popen[bytes]] = []
+    here = Instance(hub, evidence, start, children, port, client, diary)
     await hub.start()
     hub.publish(state(one, port))
     evidence.start()
     try:
-        for child in children:
-            child.start()
+        children.extend(map(start, range(workers)))
         await until(lambda: hub.applied_everywhere == 1, within=20)
         yield here
     finally:
         await evidence.stop()
         await hub.stop()
         await client.aclose()
-        for child in children:
-            child.signal(signal.SIGKILL)
-            if child.process is not None:
-                child.process.wait()
-            child.close()
+        for child in here.children:
+            child.kill()
+            child.wait()
+        for pulse in pulses:
+            pulse.close()
         for listener in sockets:
             listener.close()
         os.close(page)
@@ -249,12 +256,11 @@ async def test_an_end_of_following_is_told_to_the_workers_and_a_new_worker_is_to
     async with two_versions(tmp_path, redis_server.url) as (here, _, _):
         here.evidence.follow({"shop": SHOP})
         (user,) = users_of(EARLY, 1)
-        here.children[0].signal(signal.SIGKILL)
-        here.children[1].signal(signal.SIGKILL)
+        here.children[0].kill()
+        here.children[1].kill()
         for child in here.children:
-            assert child.process is not None
-            child.process.wait()
-            child.start()
+            child.wait()
+        here.children = [here.start(slot) for slot in range(2)]
         await until(lambda: here.hub.applied_everywhere == 1, within=20)
         asked = (await here.ask(user, 5))["v2"]
         await until(lambda: told(here, user, asked), within=5)
@@ -281,14 +287,14 @@ async def test_an_ack_comes_when_the_last_worker_routes_by_it_and_not_before(
             here.evidence.follow({"shop": SHOP})
             await until(lambda: said(here, 2500))
             stopped = here.children[0]
-            stopped.signal(signal.SIGSTOP)
+            stopped.send_signal(signal.SIGSTOP)
             now = replace(service(v1.port, v2.port, early=5000), killed=("canary",))
             here.hub.publish(state(now, here.port, generation=2))
             await until(lambda: max(worker.generation for worker in here.hub.workers.values()) == 2)
             first = (await read_acks(here.client, "shop"))["here"].at
             await until(lambda: is_said_again(here, first), within=10)
             assert (await here.ack())["early"] == 2500  # one of them has not
-            stopped.signal(signal.SIGCONT)
+            stopped.send_signal(signal.SIGCONT)
             await until(lambda: said(here, 5000))
             (ack,) = (await read_acks(here.client, "shop")).values()
             assert ack.weights == {"canary": 0, "early": 5000}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import Final
 
+from router.process.forked import Forked, fork
 from router.process.pulse import Pulse, State
 
 RESTART_SECONDS: Final = (0.0, 5.0)
@@ -17,13 +17,14 @@ STABLE_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Child:
-    """Control, or the worker of one slot."""
+    """Control, or the worker of one slot: ``main()`` of a module with these arguments, in a process of its own."""
 
     name: str
-    command: list[str]
+    module: str
+    arguments: list[str]
     descriptors: tuple[int, ...] = ()
     has_pulse: bool = False
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
     pulse: Pulse | None = None
     started_at: float = 0.0
     deaths: int = 0
@@ -44,16 +45,16 @@ class Child:
 
     def successor(self) -> Child:
         """Another child for the same place, not started yet."""
-        return Child(self.name, self.command, self.descriptors, self.has_pulse)
+        return Child(self.name, self.module, self.arguments, self.descriptors, self.has_pulse)
 
     def start(self) -> None:
         self.close()
-        command, descriptors = self.command, self.descriptors
+        arguments, descriptors = self.arguments, self.descriptors
         if self.has_pulse:
             self.pulse = Pulse.create()
-            command = [*command, "--pulse", str(self.pulse.descriptor)]
+            arguments = [*arguments, "--pulse", str(self.pulse.descriptor)]
             descriptors = (*descriptors, self.pulse.descriptor)
-        self.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, process_group=0)
+        self.process = fork(self.module, arguments, descriptors, f"ring-router: {self.name}")
         self.started_at = time.monotonic()
         self.is_stuck = False
 
@@ -64,7 +65,7 @@ class Child:
     def died(self, now: float) -> str:
         """Its process has ended: when to start it again; how it ended and when it starts, in words."""
         process = self.process
-        assert process is not None
+        assert process is not None and process.returncode is not None
         lived = now - self.started_at
         self.deaths = 0 if lived > STABLE_SECONDS else self.deaths + 1
         first, longest = RESTART_SECONDS

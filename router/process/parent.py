@@ -8,6 +8,7 @@ times a second it looks at the workers' pulses, and whether somebody wants to ta
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import resource
 import shutil
@@ -50,6 +51,7 @@ TAKE_OVER_SECONDS: Final = 30.0
 """For the new workers to serve; then the take-over is given up."""
 TAKE_OVER_DEATHS: Final = 3
 """Of one child, after which it is given up as well."""
+WORKER: Final = "router.process.worker"
 
 
 @dataclass(slots=True)
@@ -133,11 +135,9 @@ class Parent:
 
     def _create_children(self) -> None:
         common = ["--parent", str(os.getpid()), "--runtime", str(self._runtime)]
-        # -P: a folder called `router` where the operator happens to stand is none of ours.
-        python = [sys.executable, "-P", "-m"]
         admin = self._sockets.admin
-        control = [*python, "router.process.control", *common, "--config", str(self.config), "--workers",
-                   str(self.workers), "--listen", *map(str, self.addresses)]  # fmt: skip
+        control = [*common, "--config", str(self.config), "--workers", str(self.workers),
+                   "--listen", *map(str, self.addresses)]  # fmt: skip
         restarts = restarts_page()
         self._restarts = Restarts(restarts)
         control += ["--restarts", str(restarts)]
@@ -148,22 +148,21 @@ class Parent:
         if self._predecessor is not None:
             control.append("--waits")
         inherited = (restarts,) if admin is None else (restarts, admin.fileno())
-        self.children.append(Child("control", control, inherited))
+        self.children.append(Child("control", "router.process.control", control, inherited))
         self._recycler = Recycler(self.children, self.manner.drain + KILL_MARGIN_SECONDS, self._restarts, self._log)
         if self.envoys is not None:
-            bridge = [*python, "router.process.bridge", *common, "--directory", str(self.envoys.directory),
-                      "--admin", *self.envoys.admin]  # fmt: skip
+            bridge = [*common, "--directory", str(self.envoys.directory), "--admin", *self.envoys.admin]
             self._headcount = headcount_page(self.workers)
-            self.children.append(Child("bridge", bridge, has_pulse=True))
+            self.children.append(Child("bridge", "router.process.bridge", bridge, has_pulse=True))
             return
         headcount = self._headcount = headcount_page(self.workers)
         descriptors = (*self._sockets.descriptors(), headcount)
         for slot in range(self.workers):
             listen = self._sockets.of_worker(slot)
-            worker = [*python, "router.process.worker", *common, "--slot", str(slot), "--workers", str(self.workers),
-                      "--headcount", str(headcount), "--orphans", str(self.manner.orphans),
-                      "--listen", *listen]  # fmt: skip
-            self.children.append(Child(f"worker {slot}", worker, descriptors, has_pulse=True))
+            worker = [*common, "--slot", str(slot), "--workers", str(self.workers), "--headcount", str(headcount),
+                      "--orphans", str(self.manner.orphans), "--listen", *listen]  # fmt: skip
+            self.children.append(Child(f"worker {slot}", WORKER, worker, descriptors, has_pulse=True))
+        importlib.import_module(WORKER)  # once, here: its workers begin with it, and so do those who replace them
 
     def _note(self) -> None:
         """For a later parent, should this one be killed."""
@@ -202,6 +201,7 @@ class Parent:
         if self._upgrading is not None and self._upgrading.poll() is None:
             self._log.warning(f"pid {self._upgrading.pid} is about to take over already")
             return
+        # -P: a folder called `router` where the operator happens to stand is none of ours.
         command = [sys.executable, "-P", "-m", "router.cli", "run", "-c", str(self.config), "--take-over"]
         self._upgrading = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
         self._log.info(f"pid {self._upgrading.pid} was started to take over")

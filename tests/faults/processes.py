@@ -172,18 +172,18 @@ class RouterProcess(Router):
 
     def workers(self) -> list[int]:
         """The pids of the workers there are now, from /proc, so that it works when nothing answers."""
-        return list(self._children("router.process.worker"))
+        return list(self._children("worker "))
 
     def family(self) -> list[int]:
-        return [self.process.pid, *self._children("router.process.")]
+        return [self.process.pid, *self._children("")]
 
-    def _children(self, module: str) -> Iterator[int]:
+    def _children(self, name: str) -> Iterator[int]:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes()
                     parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    if parent == self.process.pid and module.encode() in command:
+                    if parent == self.process.pid and command.startswith(b"ring-router: " + name.encode()):
                         yield int(entry.name)
 
     def said(self) -> str:
