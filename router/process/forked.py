@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 _PR_SET_NAME: Final = 15
@@ -54,27 +54,29 @@ def fork(module: str, arguments: Sequence[str], descriptors: Sequence[int], titl
     """Run ``main()`` of a module, with these arguments, in a child that has these descriptors beside the standard ones.
 
     It is in a process group of its own and reads from /dev/null; signals are blocked in it as they are here. ``title``
-    is what ``ps`` shows. Raises OSError.
+    is what ``ps`` shows. The module is imported here, once: whoever takes the child's place later is of the same
+    release, whatever has been installed meanwhile. Raises OSError and ImportError.
     """
+    main = importlib.import_module(module).main
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or both would write what is left in it
     gc.collect()
     gc.freeze()  # the collector would write to all of it, and nothing were shared any more
     pid = os.fork()
     if pid == 0:
-        _be(module, arguments, descriptors, title)
+        _be(main, [module, *arguments], descriptors, title)
     return Forked(pid)
 
 
-def _be(module: str, arguments: Sequence[str], descriptors: Sequence[int], title: str) -> NoReturn:
+def _be(main: Callable[[], None], words: list[str], descriptors: Sequence[int], title: str) -> NoReturn:
     """The child, from its first moment to its last: it never returns into what the parent was about to do."""
     code = 1
     try:
         os.setpgid(0, 0)
         _close_others(descriptors)
         _show(title)
-        sys.argv = [module, *arguments]
-        importlib.import_module(module).main()
+        sys.argv = words
+        main()
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)

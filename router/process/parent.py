@@ -8,7 +8,6 @@ times a second it looks at the workers' pulses, and whether somebody wants to ta
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import resource
 import shutil
@@ -51,7 +50,6 @@ TAKE_OVER_SECONDS: Final = 30.0
 """For the new workers to serve; then the take-over is given up."""
 TAKE_OVER_DEATHS: Final = 3
 """Of one child, after which it is given up as well."""
-WORKER: Final = "router.process.worker"
 
 
 @dataclass(slots=True)
@@ -121,7 +119,7 @@ class Parent:
         self._runtime = Path(tempfile.mkdtemp(prefix=orphans.PREFIX))
         try:
             self._create_children()
-            for child in self.children:
+            for child in reversed(self.children):  # control is the largest, and the workers need none of it
                 child.start()
             self._note()
             if announce is not None:
@@ -161,8 +159,7 @@ class Parent:
             listen = self._sockets.of_worker(slot)
             worker = [*common, "--slot", str(slot), "--workers", str(self.workers), "--headcount", str(headcount),
                       "--orphans", str(self.manner.orphans), "--listen", *listen]  # fmt: skip
-            self.children.append(Child(f"worker {slot}", WORKER, worker, descriptors, has_pulse=True))
-        importlib.import_module(WORKER)  # once, here: its workers begin with it, and so do those who replace them
+            self.children.append(Child(f"worker {slot}", "router.process.worker", worker, descriptors, has_pulse=True))
 
     def _note(self) -> None:
         """For a later parent, should this one be killed."""
