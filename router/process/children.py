@@ -65,7 +65,8 @@ class Child:
     def died(self, now: float) -> str:
         """Its process has ended: when to start it again; how it ended and when it starts, in words."""
         process = self.process
-        assert process is not None and process.returncode is not None
+        assert process is not None
+        assert process.returncode is not None
         lived = now - self.started_at
         self.deaths = 0 if lived > STABLE_SECONDS else self.deaths + 1
         first, longest = RESTART_SECONDS
