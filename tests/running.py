@@ -103,7 +103,9 @@ class Router:
                     parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 except OSError:
                     continue
-                if parent == self.process.pid and command == f"ring-router: {name}":
+                # Releases before the first that forked: a rolling upgrade begins with one.
+                is_earlier = f"router.process.{name}" in command.split("\0")
+                if parent == self.process.pid and (is_earlier or command == f"ring-router: {name}"):
                     return int(entry.name)
         raise AssertionError(f"no {name}")
 
