@@ -73,7 +73,7 @@ def show(found: dict[str, Any], of: str = "request") -> None:
         for name in names
     ]
     head = ["proxy", f"CPU µs/{of}", f"{of}s/s", "RSS MiB", "of it serving", "errors"]
-    print("\nMedian (range). CPU and RSS: all processes of the proxy.\n")
+    print("\nMedian (range). CPU and RSS: all processes of the proxy, memory that they share counted in each.\n")
     report.table([*head, *(f"CPU / {base}" for base in bases)], rows)
 
 
