@@ -40,7 +40,7 @@ sys.path.insert(0, sys.argv[1])
 kept = os.dup2(os.open(os.devnull, os.O_RDONLY), 40)
 secret = os.dup2(0, 41, inheritable=True)
 print("said before", end=" ")
-child = fork("child_of_a_story", json.loads(sys.argv[2]), [kept], "ring-router: worker 3")
+child = fork("child_of_a_story", json.loads(sys.argv[2]), [kept], "worker 3")
 assert child.wait() == child.poll()
 print("ended with", child.returncode)
 """
@@ -77,3 +77,10 @@ def test_how_a_child_ended_is_known(tmp_path: Path, arguments: tuple[str, ...], 
     assert out == f"said before ended with {code}\n"
     assert (words in error) if words else not error
     assert ("Traceback" in error) == bool(words)
+
+
+def test_a_parent_that_nobody_listens_to_starts_its_children_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "child_of_a_story.py").write_text(CHILD)
+    command = [sys.executable, "-c", PARENT.replace("print(", "sys.stdout and print("), str(tmp_path), '["ends", "7"]']
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, cwd=ROOT, stdin=subprocess.DEVNULL, timeout=60, check=False).returncode == 0

@@ -54,7 +54,7 @@ class Child:
             self.pulse = Pulse.create()
             arguments = [*arguments, "--pulse", str(self.pulse.descriptor)]
             descriptors = (*descriptors, self.pulse.descriptor)
-        self.process = fork(self.module, arguments, descriptors, f"ring-router: {self.name}")
+        self.process = fork(self.module, arguments, descriptors, self.name)
         self.started_at = time.monotonic()
         self.is_stuck = False
 

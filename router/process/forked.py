@@ -50,31 +50,30 @@ class Forked:
             self.returncode = os.waitstatus_to_exitcode(status)
 
 
-def fork(module: str, arguments: Sequence[str], descriptors: Sequence[int], title: str) -> Forked:
+def fork(module: str, arguments: Sequence[str], descriptors: Sequence[int], name: str) -> Forked:
     """Run ``main()`` of a module, with these arguments, in a child that has these descriptors beside the standard ones.
 
-    It is in a process group of its own and reads from /dev/null; signals are blocked in it as they are here. ``title``
-    is what ``ps`` shows. The module is imported here, once: whoever takes the child's place later is of the same
+    It is in a process group of its own and reads from /dev/null; signals are blocked in it as they are here. ``ps``
+    shows it by its ``name``. The module is imported here, once: whoever takes the child's place later is of the same
     release, whatever has been installed meanwhile. Raises OSError and ImportError.
     """
     main = importlib.import_module(module).main
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or both would write what is left in it
+    _flush()  # or both would write what is left
     gc.collect()
     gc.freeze()  # the collector would write to all of it, and nothing were shared any more
     pid = os.fork()
     if pid == 0:
-        _be(main, [module, *arguments], descriptors, title)
+        _be(main, [module, *arguments], descriptors, name)
     return Forked(pid)
 
 
-def _be(main: Callable[[], None], words: list[str], descriptors: Sequence[int], title: str) -> NoReturn:
+def _be(main: Callable[[], None], words: list[str], descriptors: Sequence[int], name: str) -> NoReturn:
     """The child, from its first moment to its last: it never returns into what the parent was about to do."""
     code = 1
     try:
         os.setpgid(0, 0)
         _close_others(descriptors)
-        _show(title)
+        _show(name)
         sys.argv = words
         main()
         code = 0
@@ -83,10 +82,15 @@ def _be(main: Callable[[], None], words: list[str], descriptors: Sequence[int], 
     except BaseException:  # noqa: BLE001 - as the interpreter would at its end
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    """Nobody may read any more what is written; then there is nothing to be lost."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None, where it was closed before the start
+            stream.flush()
 
 
 def _close_others(descriptors: Sequence[int]) -> None:
@@ -100,15 +104,15 @@ def _close_others(descriptors: Sequence[int]) -> None:
                 os.close(one)
 
 
-def _show(title: str) -> None:
+def _show(name: str) -> None:
     """In the place of the command line, as far as it has room, and as the name of the process."""
     library = ctypes.CDLL(None)
-    library.prctl(_PR_SET_NAME, title.removeprefix("ring-router: ").encode()[:_LONGEST_NAME], 0, 0, 0)
+    library.prctl(_PR_SET_NAME, name.encode()[:_LONGEST_NAME], 0, 0, 0)
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open("/proc/self/stat") as stat:
             fields = stat.read().rpartition(")")[2].split()
         begin, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5)
         room = end - begin
         if room > 0:
-            text = title.encode()[: room - 1]
+            text = f"ring-router: {name}".encode()[: room - 1]
             ctypes.memmove(begin, text.ljust(room, b"\0"), room)

@@ -200,6 +200,8 @@ async def no_descriptors(stage: Stage, found: Findings) -> None:
     found.counted("newcomers left waiting", count - served - errors - ended, most=0)
     found.timed("CPU of the worker", share, most=30, unit="%")
     # A request that finds none of the 16 free is a newcomer, too.
+    established = sum(not one.is_newcomer for one in load.of("fault"))
+    found.counted("requests on established connections meanwhile", established, least=stage.many(500, 50))
     bad = [one for one in load.bad("before", "fault", "after") if not one.is_newcomer]
     found.none("errors on established connections", bad)
     found.timed("newcomers are served again after", 1000 * back, most=1000)
