@@ -3,7 +3,7 @@
 A worker may still route by an older snapshot while another has the next one: what an older generation says after a
 newer one counts for nothing. The table is bounded; whoever was not seen for long falls out of it.
 
-Thousands are seen again each second, and the workers wait meanwhile where they share a core with control: for a user of
+Thousands may be told of in a second, and the workers wait meanwhile where they share a core with control: for a user of
 whom there is nothing new it is one look, and one comparison.
 """
 

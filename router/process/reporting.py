@@ -50,7 +50,7 @@ class Reporter:
         """Everything that moved since the last report, or ``whole``."""
         counters = self._plane.collect(whole=whole)
         counters.resident_bytes = resident_bytes()
-        for seen in self._plane.sightings.take():  # first: who sees a request counted knows whose it was
+        for seen in self._plane.sightings.take(whole=whole):  # first: who sees a request counted knows whose it was
             writer.write(frame(seen))
         is_all = whole or len(counters.rings) < REPORTED_RINGS
         epoch, at = (self._journal.turn(), 0) if is_all else self._journal.place

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 RATE_GRACE_SECONDS: Final = 20.0
 """How long an upload may be slower than ``body_rate`` (Apache's RequestReadTimeout, body=20)."""
-MOST_SEEN: Final = 8192
-"""Users of a service in one report: some 100 KiB."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -78,9 +76,7 @@ def admit(downstream: Downstream, head: RequestHead, rest: bytes) -> None:
             return
     decision = decide(service, head, key)
     if head.digest != UNKNOWN:
-        seen = plane.sightings.now[service.index]
-        if len(seen) < MOST_SEEN:
-            seen[head.digest] = decision.place
+        plane.sightings.saw(service.index, decision.place, head.digest)
     lane = plane.lanes[service.index][decision.index]
     if not lane.pool.is_well:
         lane = lane.outward(plane)
