@@ -11,6 +11,7 @@ from setuptools import setup
 
 COMPILED = [
     "router/core/addresses.py",
+    "router/core/alike.py",
     "router/core/conditions.py",
     "router/core/decide.py",
     "router/core/globs.py",

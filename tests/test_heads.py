@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from router.proxy.forwarding import timing_line
 from router.proxy.grammar import FramingError, RefusedMethodError, UnknownCodingError, UnknownVersionError
 from router.proxy.heads import RequestReader, read_response
-from router.proxy.lines import Lines, StartJudge
+from router.proxy.lines import Lines, RequestLine, StartJudge
 
 GET = b"GET /a?b HTTP/1.1\r\nHost: Shop.example.com:80\r\n"
 
@@ -130,19 +132,24 @@ def test_a_known_line_means_what_it_meant(extra: list[bytes]) -> None:
 def test_the_memory_for_lines_is_bounded_and_what_recurs_stays() -> None:
     judged: list[bytes] = []
 
+    def living() -> int:
+        return sum(isinstance(one, RequestLine) for one in gc.get_objects())
+
     def judge(line: bytes) -> object:
         judged.append(line)
         return StartJudge(1000, serves_trace=False)(line)
 
     lines: Lines[object] = Lines(judge)
+    before = living()
     for number in range(5 * Lines.LIMIT):
-        assert lines[b"GET / HTTP/1.1"] is lines[b"GET / HTTP/1.1"]
-        assert lines[b"GET /%d HTTP/1.1" % number]
-        assert len(lines) <= Lines.LIMIT
+        assert lines.now[b"GET / HTTP/1.1"] is lines.now[b"GET / HTTP/1.1"]
+        assert lines.now[b"GET /%d HTTP/1.1" % number]
+        assert len(lines.now) <= Lines.LIMIT
     assert judged.count(b"GET / HTTP/1.1") == 1
+    assert living() - before <= 3 * Lines.LIMIT
     long = b"GET /" + b"x" * Lines.LONGEST + b" HTTP/1.1"
-    assert lines[long]
-    assert long not in lines
+    assert lines.now[long]
+    assert long not in lines.now
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_who_was_told_of_is_told_of_again_when_it_is_time_and_not_before() -> No
     assert max(map(len, later)) < len(users) / 10  # a sixtieth of them, and who finds no place in the table
 
 
-def test_a_service_is_told_of_no_more_users_a_second_than_it_may_and_the_others_follow() -> None:
+def test_no_more_users_are_told_of_at_once_than_may_be_and_the_others_follow() -> None:
     notes = Sightings()
     notes.begin(noted("a"))
     reports = []

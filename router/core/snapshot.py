@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Final
 
+from router.core.alike import Alike
 from router.core.audience import ConditionSpec, IdentitySpec, TrustSpec
 from router.core.conditions import DENIED_SALT, SHARE_SALT, asks_for_keys, condition_headers, condition_needs
 from router.core.hashing import BUCKETS, UserKey, holdback_salt
@@ -22,6 +23,7 @@ from router.core.signing import CookieSigner
 from router.core.spec import RingSpec, ServiceSpec, SnapshotSpec
 
 _NO_TRUST: Final = TrustSpec()
+_NOBODY: Final[Mapping[UserKey, Decision]] = {}
 
 
 class Reason(StrEnum):
@@ -65,32 +67,34 @@ class Service:
 
     ``identity`` are the sources that come first and are plain headers or cookies; ``finders`` ask the rest of them.
     ``is_intricate``: whether the decision takes more than members, rules and one hash; the rest is for that case alone.
+
+    What every request comes to stands first: native code keeps it side by side, in two lines of a cache.
     """
 
     index: int
-    spec: ServiceSpec
-    salt: bytes
+    has_to_gather: bool
+    """Whether some of ``needs`` have to be gathered; the client's address is there for every request."""
+    is_intricate: bool
     identity: tuple[IdentitySource, ...]
     finders: tuple[Finder, ...]
-    needs: frozenset[str]
-    """What of a request's extras has to be there before ``identify``: query, client, time, claims, certificate."""
-    has_to_gather: bool
-    """Whether some of these have to be gathered; the client's address is there for every request."""
     anonymous_cookie: bytes | None
-    signer: CookieSigner | None
-    """Signs what goes into the anonymous cookie; None where it is not signed."""
-    rules: RuleIndex[Decision]
     members: Mapping[UserKey, Decision]
+    rules: RuleIndex[Decision]
+    salt: bytes
     bounds: tuple[int, ...]
     by_hash: tuple[Decision, ...]
     default: Decision
+    spec: ServiceSpec
+    needs: frozenset[str]
+    """What of a request's extras has to be there before ``identify``: query, client, time, claims, certificate."""
+    signer: CookieSigner | None
+    """Signs what goes into the anonymous cookie; None where it is not signed."""
     decisions: tuple[Decision, ...]
     overrides: Mapping[str, Decision]
     """Ring → where an override of that name leads; kills are in it."""
     propagated: Mapping[str, Decision]
     astray: Decision
     """For a propagated ring that this service does not have."""
-    is_intricate: bool
     find_anonymous: Finder | None
     """Asks for the anonymous cookie's key beside the user's own, where both count."""
     takes_outer: bool
@@ -102,6 +106,8 @@ class Service:
     memberships: Mapping[UserKey, tuple[Decision, ...]]
     """Of those who are members of several rings: all of them, the inner one first."""
     rules_by_ring: tuple[tuple[int, RuleIndex[Decision]], ...]
+    alike: Alike
+    """What it has in common with others, and what is made of it may have."""
     holdbacks: Mapping[int, Holdback]
     """By the index of the decision in whose place it is."""
 
@@ -125,8 +131,9 @@ class Snapshot:
         """
         self.spec = spec
         self.generation = spec.generation
+        alike = Alike()
         self.services = tuple(
-            compile_service(s, i, tables or no_tables, spec.trust) for i, s in enumerate(spec.services)
+            compile_service(s, i, tables or no_tables, spec.trust, alike) for i, s in enumerate(spec.services)
         )
         self.wanted_headers = frozenset(name for s in self.services for name in _wanted(s, spec.trust))
         self._exact: dict[bytes, dict[bytes, Service]] = {}
@@ -240,22 +247,25 @@ class _Decisions:
 
 
 def compile_service(
-    spec: ServiceSpec, index: int = 0, tables: Tables = no_tables, trust: TrustSpec = _NO_TRUST
-) -> Service:
+    spec: ServiceSpec, index: int = 0, tables: Tables = no_tables, trust: TrustSpec = _NO_TRUST,
+    alike: Alike | None = None,
+) -> Service:  # fmt: skip
     """Fold weights, kills, rules and members of one service into lookup tables.
 
     A killed ring has nobody: its rules and members are left out and its interval belongs to the next ring outward that
-    is not killed. The default ring cannot be killed, nor deny anybody; it is where everybody ends.
+    is not killed. The default ring cannot be killed, nor deny anybody; it is where everybody ends. What services have
+    ``alike`` is one.
 
     Raises as ``Snapshot`` does.
     """
+    alike = Alike() if alike is None else alike
     decisions = _Decisions(spec.rings)
     last = len(spec.rings) - 1
     killed = set(spec.killed) - {spec.rings[last].name}
     open_rings = [i for i, ring in enumerate(spec.rings) if ring.name not in killed]
     lands_in = [next(j for j in open_rings if j >= i) for i in range(last + 1)]
     landings = {ring.name: place for ring, place in zip(spec.rings, lands_in, strict=True)}
-    salt = spec.salt.encode()
+    salt = alike.one(spec.salt.encode())
     rules: list[tuple[ConditionSpec, Decision]] = []
     rules_by_ring: list[tuple[int, RuleIndex[Decision]]] = []
     memberships: dict[UserKey, list[Decision]] = {}
@@ -299,16 +309,16 @@ def compile_service(
         index=index,
         spec=spec,
         salt=salt,
-        identity=tuple(source for source in plain[:leading] if source is not None),
+        identity=alike.one(tuple(source for source in plain[:leading] if source is not None)),
         finders=tuple(finder_of(source, signer) for source in sources[leading:]),
         needs=needs,
         has_to_gather=bool(needs - {"client"}),
         anonymous_cookie=anonymous.name.encode() if anonymous is not None else None,
         signer=signer,
-        rules=RuleIndex(rules, tables, SHARE_SALT + salt),
-        members={key: ones[0] for key, ones in memberships.items()},
-        bounds=tuple(accumulate(ring.basis_points for ring in spec.rings[:last])),
-        by_hash=by_hash,
+        rules=_rules(rules, tables, salt, alike),
+        members={key: ones[0] for key, ones in memberships.items()} if memberships else _NOBODY,
+        bounds=alike.one(tuple(accumulate(ring.basis_points for ring in spec.rings[:last]))),
+        by_hash=alike.one(by_hash),
         default=default,
         overrides=overrides,
         propagated=propagated,
@@ -320,9 +330,19 @@ def compile_service(
         denied=denied,
         memberships={key: tuple(ones) for key, ones in memberships.items() if denies and len(ones) > 1},
         rules_by_ring=tuple(rules_by_ring),
+        alike=alike,
         holdbacks=holdbacks,
         decisions=decisions.all(),
     )
+
+
+def _rules(
+    rules: list[tuple[ConditionSpec, Decision]], tables: Tables, salt: bytes, alike: Alike
+) -> RuleIndex[Decision]:
+    """Equal rules that lead to equal decisions are one index."""
+    key = (RuleIndex, salt, tuple(rules))
+    known: RuleIndex[Decision] | None = alike.find(key)
+    return alike.keep(key, RuleIndex(rules, tables, SHARE_SALT + salt)) if known is None else known
 
 
 def identity_order(spec: ServiceSpec) -> tuple[IdentitySpec, ...]:

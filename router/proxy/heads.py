@@ -143,10 +143,10 @@ class RequestReader:
         lines = data.split(b"\r\n")
         if len(lines) > self._most:
             raise TooManyFieldsError("too many fields")
-        start = self._starts[lines[0]]
+        start = self._starts.now[lines[0]]
         lines[0] = start.line
         head = RequestHead(start, lines)
-        headers, fields = head.headers, self._fields
+        headers, fields = head.headers, self._fields.now
         if start.has_pass:
             head.is_special = True
             head.carried = Carried()
@@ -243,10 +243,10 @@ def read_response(data: bytes) -> ResponseHead:
     lines = data.split(b"\r\n")
     if len(lines) > MAX_RESPONSE_FIELDS + 1:
         raise TooManyFieldsError("too many fields")
-    start = _status_lines[lines[0]]
+    start = _status_lines.now[lines[0]]
     lines[0] = start.line
     head = ResponseHead(start, lines)
-    fields = _response_fields
+    fields = _response_fields.now
     coding: bytes | None = None
     for line in lines[1:]:
         field = fields[line]

@@ -40,28 +40,50 @@ LONGEST_HOST: Final = 261
 Meaning = TypeVar("Meaning")
 
 
-class Lines(dict[bytes, Meaning], Generic[Meaning]):
-    """Lines seen lately and what they mean; a new one is judged. Two generations, so that what recurs stays known.
+class Known(dict[bytes, Meaning], Generic[Meaning]):
+    """Lines and what they mean; one that is not there is learned."""
 
-    Bounded, since lines come from strangers: ``LIMIT`` lines of ``LONGEST`` bytes in each generation.
+    def __init__(self, lines: Lines[Meaning]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def __missing__(self, line: bytes) -> Meaning:
+        return self._lines.learn(line)
+
+
+class Lines(Generic[Meaning]):
+    """Lines seen lately: look them up in ``now``, which judges the new ones. Raises FramingError where the judge does.
+
+    Two generations, so that what recurs stays known, and bounded, since lines come from strangers: ``LIMIT`` lines of
+    ``LONGEST`` bytes in each. For each line that comes, one goes that only the generation before them knew: all at once
+    they would stop the worker for as long as a dozen requests take, and so would the garbage collector, which comes
+    when more is made than goes.
     """
+
+    __slots__ = ("_judge", "_older", "_oldest", "now")
 
     LIMIT: Final = 4096
     LONGEST: Final = 256
 
     def __init__(self, judge: Callable[[bytes], Meaning]) -> None:
-        super().__init__()
+        self.now: Known[Meaning] = Known(self)
+        """Another one from time to time; one that is older still knows what it did."""
         self._judge = judge
         self._older: dict[bytes, Meaning] = {}
+        self._oldest: dict[bytes, Meaning] = {}
 
-    def __missing__(self, line: bytes) -> Meaning:
-        """Raises FramingError when the line is not in the grammar."""
-        meaning = self._older[line] if line in self._older else self._judge(line)
+    def learn(self, line: bytes) -> Meaning:
+        """What a line means that ``now`` does not have."""
+        older = self._older
+        meaning = older[line] if line in older else self._judge(line)
         if len(line) <= self.LONGEST:
-            if len(self) >= self.LIMIT:
-                self._older = dict(self)
-                self.clear()
-            self[line] = meaning
+            now = self.now
+            if len(now) >= self.LIMIT:
+                self._older, self._oldest = now, older
+                self.now = now = Known(self)
+            now[line] = meaning
+        if self._oldest:
+            self._oldest.popitem()
         return meaning
 
 

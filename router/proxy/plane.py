@@ -69,7 +69,7 @@ class DataPlane:
         self.wheel = Wheel(loop)
         self.tally = Tally(journal or Journal())
         self.snapshot: Snapshot | None = None
-        self.lanes: list[list[Lane]] = []
+        self.lanes: list[tuple[Lane, ...]] = []
         self.sightings = Sightings()
         self.witness = Witness()
         self.listener = ListenerSpec()
@@ -126,7 +126,7 @@ class DataPlane:
         lanes = []
         for service in snapshot.services:
             mirrors = self._mirrors(service)
-            lanes.append([self._lane(service, decision, mirrors) for decision in service.decisions])
+            lanes.append(tuple([self._lane(service, decision, mirrors) for decision in service.decisions]))
         self.sightings.begin(snapshot)
         self.witness.attach(snapshot.services, lanes)
         trusted = tuple(listener.trusted_proxies)

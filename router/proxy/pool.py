@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from router.core.shares import affinity, points, turns, units
-from router.core.spec import ServiceSpec
+from router.core.spec import ConnectionsSpec, ServiceSpec
 from router.core.standing import TRANSITIONS, Event, Standing
 from router.proxy.attempts import leave_queue
 from router.proxy.breaker import Breaker
@@ -42,14 +42,14 @@ BAD_SHARE: Final = 0.1
 
 
 class VersionPool:
-    """One version of one service in this worker."""
+    """One version of one service in this worker. What every request comes to stands first: see ``Service``."""
 
     __slots__ = (
         "_affine", "_balance", "_compared_at", "_endpoint_cap", "_in_flight_cap", "_indexes", "_is_special", "_now",
-        "_on_room", "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_ring",
-        "_turn", "_turns", "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies",
-        "counters", "endpoints", "first_byte", "in_flight", "is_limited", "is_well", "key", "queue_seconds", "retries",
-        "usable", "waiting", "waits", "well_at",
+        "_on_room", "_on_trouble", "_outliers", "_owners", "_points", "_queue", "_return_after", "_ring", "_turn",
+        "_turns", "between_bytes", "begun", "breaker", "budget", "connect_timeout", "connections", "copies",
+        "counters", "endpoints", "first_byte", "in_flight", "is_limited", "is_waited_for", "is_well", "key",
+        "queue_seconds", "retries", "usable", "waiting", "waits", "well_at",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,20 @@ class VersionPool:
         on_trouble: Callable[[VersionPool], None],
         on_room: Callable[[VersionPool], None],
     ) -> None:
+        self._is_special = False
+        self.is_limited = False
+        self.is_waited_for = False
+        """Whether anybody is in ``waiting``."""
+        self.is_well = True
+        """Whether rings send their users here; falls at once, rises when it has been well for a while."""
+        self.begun = 0
+        """Requests that came."""
+        self.in_flight = 0
+        self._turns: tuple[Endpoint, ...] = ()
+        self.usable: tuple[Endpoint, ...] = ()
+        self.waits = NEVER
+        """For the head of a response, until something has to be done."""
+        self.connections = ConnectionsSpec()
         self.key = key
         """Service and version."""
         self.counters = counters
@@ -67,19 +81,12 @@ class VersionPool:
         self._on_room = on_room
         """Called when one of those who wait may go on: see ``wake``."""
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.usable: tuple[Endpoint, ...] = ()
-        self.is_well = True
-        """Whether rings send their users here; falls at once, rises when it has been well for a while."""
         self.well_at = 0.0
         """When it may be called well again; NEVER while nothing is usable."""
-        self.begun = 0
-        """Requests that came."""
-        self.in_flight = 0
         self.copies = 0
         """Mirrored requests on their way here; snapshots come and go meanwhile."""
         self.waiting: OrderedDict[Exchange, None] = OrderedDict()
         """Whoever waits longest comes first; who leaves is taken out at once, wherever it stands."""
-        self._turns: list[Endpoint] = []
         self._turn = 0
         self._points: list[int] = []
         self._indexes: list[int] = []
@@ -107,7 +114,6 @@ class VersionPool:
         self.first_byte = timeouts.first_byte
         self.between_bytes = timeouts.between_bytes
         self.waits = min(timeouts.first_byte, retries.per_try or NEVER)
-        """For the head of a response, until something has to be done."""
         self.connections = spec.connections
         self.retries = retries
         self._outliers = spec.outliers
@@ -217,22 +223,24 @@ class VersionPool:
 
     @property
     def is_full(self) -> bool:
-        return bool(self.waiting) or 0 < self._in_flight_cap <= self.in_flight
+        return self.is_waited_for or 0 < self._in_flight_cap <= self.in_flight
 
     def queue(self, exchange: Exchange) -> bool:
         """Let a request wait for its turn; False when too many do."""
         if len(self.waiting) >= self._queue:
             return False
         self.waiting[exchange] = None
+        self.is_waited_for = True
         return True
 
     def leave_queue(self, exchange: Exchange) -> None:
         """It does not wait any more: its time is up, or its client has left."""
         self.waiting.pop(exchange, None)
+        self.is_waited_for = bool(self.waiting)
 
     def made_room(self) -> None:
         """A request or an attempt to connect has ended."""
-        if self.waiting:
+        if self.is_waited_for:
             self._on_room(self)
 
     def wake(self, choose: Choose) -> None:
@@ -242,7 +250,7 @@ class VersionPool:
             endpoint = self.pick(choose, exchange.key) if self.usable else None
             if endpoint is None and self.usable:
                 return
-            del self.waiting[exchange]
+            self.leave_queue(exchange)
             leave_queue(exchange, endpoint)
 
     # -- how it is -----------------------------------------------------------------------------------------------------
@@ -324,9 +332,10 @@ class VersionPool:
         weights = [endpoint.weight for endpoint in usable]
         in_turn = self._balance.kind == "round_robin"
         if in_turn and usable:
-            self._turns = [usable[index] for index in turns(weights)]
+            self._turns = tuple([usable[index] for index in turns(weights)])
         else:  # for a choice by chance their order is all the same, and turns take long to spread
-            self._turns = [one for one, count in zip(usable, units(weights), strict=True) for _ in range(count)]
+            shares = zip(usable, units(weights), strict=True)
+            self._turns = tuple([one for one, count in shares for _ in range(count)])
         warming = sum(1 for endpoint in usable if endpoint.standing is Standing.WARMING)
         is_warming = 0 < warming < len(usable)  # where all are, nobody could take what they leave
         self._is_special = self._affine or in_turn or self._endpoint_cap > 0 or is_warming

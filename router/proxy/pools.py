@@ -84,6 +84,7 @@ class Pools:
                 endpoints[key] = endpoint
                 members.append(endpoint)
             pool.update(tuple(members), service.spec, workers, now)
+            pool.connections = service.alike.one(service.spec.connections)
             versions[pool_key] = pool
 
     def count(self) -> None:

@@ -106,7 +106,7 @@ class Upstream:
             self.endpoint.active -= 1
             pool = self.endpoint.pool
             pool.in_flight -= 1
-            if pool.waiting:
+            if pool.is_waited_for:
                 pool.made_room()
         self._drop_spare()
 
@@ -345,5 +345,5 @@ class Upstream:
             self.rest_in_pool()
         else:
             self.close()
-        if pool.waiting:
+        if pool.is_waited_for:
             pool.made_room()

@@ -58,14 +58,15 @@ class RingMeter:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.has_moved = False
         self.in_flight = 0
+        self.has_moved = False
         self._ok = 0
         self.request_bytes = 0
         self.response_bytes = 0
         self.success_micros = 0
-        self.error_micros = 0
         self.upstream_success_micros = 0
+        self._moved: dict[int, int] = {}
+        self.error_micros = 0
         self.upstream_error_micros = 0
         self.client_aborts = 0
         self.upgrades = 0
@@ -74,7 +75,6 @@ class RingMeter:
         self._gone: dict[str, int] = {}
         self._codes: dict[int, int] = {}
         self._counts: dict[int, int] = {}
-        self._moved: dict[int, int] = {}
 
     def decided(self, reason: str, count: int) -> None:
         """So many requests were sorted into the ring for this reason; below 0 for those that went on elsewhere.
