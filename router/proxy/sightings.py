@@ -75,7 +75,7 @@ class Sightings:
         if whole:
             self._start_over()
         else:
-            end = min(self._forgotten - (-SLOTS // TOLD_AGAIN), SLOTS)
+            end = min(self._forgotten + SLOTS // TOLD_AGAIN + 1, SLOTS)
             self._told[self._forgotten : end] = [NOBODY] * (end - self._forgotten)
             self._forgotten = end % SLOTS
         taken, self._before = self._before, []
