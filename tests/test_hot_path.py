@@ -6,8 +6,8 @@ import asyncio
 
 from loadtests.replay import Replay, calls
 
-CALLS_PER_EXCHANGE = 82
-"""Measured: 81.9, of which 12 are for two lines never seen before, and 3 for the journal (interpreted; native code
+CALLS_PER_EXCHANGE = 81
+"""Measured: 80.9, of which 11 are for two lines never seen before, and 3 for the journal (interpreted; native code
 calls less). A change that needs more has to say what it buys, and docs/performance.md is where."""
 
 

@@ -107,7 +107,7 @@ class Service:
     """Of those who are members of several rings: all of them, the inner one first."""
     rules_by_ring: tuple[tuple[int, RuleIndex[Decision]], ...]
     alike: Alike
-    """What it has in common with others, and what is made of it may have."""
+    """Where equal things are one: for what is made of this service."""
     holdbacks: Mapping[int, Holdback]
     """By the index of the decision in whose place it is."""
 

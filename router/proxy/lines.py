@@ -60,7 +60,7 @@ class Lines(Generic[Meaning]):
     hundreds more were made than went. One by one they would cost a microsecond more per request.
     """
 
-    __slots__ = ("_judge", "_older", "_oldest", "now")
+    __slots__ = ("_judge", "_older", "_oldest", "_room", "now")
 
     LIMIT: Final = 4096
     LONGEST: Final = 256
@@ -69,6 +69,8 @@ class Lines(Generic[Meaning]):
     def __init__(self, judge: Callable[[bytes], Meaning]) -> None:
         self.now: Known[Meaning] = Known(self)
         """Another one from time to time; one that is older still knows what it did."""
+        self._room = self.LIMIT
+        """For so many more lines in ``now``."""
         self._judge = judge
         self._older: dict[bytes, Meaning] = {}
         self._oldest: dict[bytes, Meaning] = {}
@@ -78,14 +80,14 @@ class Lines(Generic[Meaning]):
         older = self._older
         meaning = older[line] if line in older else self._judge(line)
         if len(line) <= self.LONGEST:
-            now = self.now
-            size = len(now)
-            if size % self.FEW == 0 and self._oldest:
-                self._forget()
-            if size >= self.LIMIT:
-                self._older, self._oldest = now, older
-                self.now = now = Known(self)
-            now[line] = meaning
+            if self._room % self.FEW == 0:
+                if self._oldest:
+                    self._forget()
+                if not self._room:
+                    self._older, self._oldest = self.now, older
+                    self.now, self._room = Known(self), self.LIMIT
+            self._room -= 1
+            self.now[line] = meaning
         return meaning
 
     def _forget(self) -> None:

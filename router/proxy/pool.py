@@ -62,7 +62,7 @@ class VersionPool:
         self._is_special = False
         self.is_limited = False
         self.is_waited_for = False
-        """Whether anybody is in ``waiting``."""
+        """Whether anybody is in ``waiting``: known here, where each request looks, and not only there."""
         self.is_well = True
         """Whether rings send their users here; falls at once, rises when it has been well for a while."""
         self.begun = 0
@@ -73,6 +73,7 @@ class VersionPool:
         self.waits = NEVER
         """For the head of a response, until something has to be done."""
         self.connections = ConnectionsSpec()
+        """Set by whoever makes the pool (``Pools``): most services have the same."""
         self.key = key
         """Service and version."""
         self.counters = counters
@@ -114,7 +115,6 @@ class VersionPool:
         self.first_byte = timeouts.first_byte
         self.between_bytes = timeouts.between_bytes
         self.waits = min(timeouts.first_byte, retries.per_try or NEVER)
-        self.connections = spec.connections
         self.retries = retries
         self._outliers = spec.outliers
         self._balance = spec.balance
