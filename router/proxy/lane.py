@@ -27,7 +27,7 @@ class Lane(Decided):
     """
 
     __slots__ = (
-        "_alike", "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter",
+        "body_bytes", "decided", "error_pages", "head_lines", "host", "is_closed", "member", "meter",
         "mirror", "number", "old_head_lines", "old_request_lines", "outer", "pool", "request_lines", "response_lines",
         "says_timing", "users",
     )  # fmt: skip
@@ -61,7 +61,6 @@ class Lane(Decided):
         """Field lines with CRLF between them and none at the end; empty if nothing is said."""
         self.outer = outer
         """Versions to fall back on, the nearest first."""
-        self._alike = service.alike
         first = pool.endpoints[0].spec
         self.host = b"localhost" if first.path else first.address.encode()
         """What a client of HTTP/1.0 that names no host is taken to have asked for."""
@@ -74,7 +73,7 @@ class Lane(Decided):
             said += b"\r\nX-Ring-Reason: fallback"
         said += also_said
         via = b"" if listener.via == "off" else _VIA
-        self.request_lines = said + via
+        self.request_lines = service.alike.one(said + via)
         """Field lines likewise; other versions of the ring say them otherwise."""
         self.old_request_lines = self.request_lines.replace(_VIA, _OLD_VIA)
         """The same, for what came as HTTP/1.0 (RFC 9110 §7.6.3)."""
@@ -82,14 +81,16 @@ class Lane(Decided):
         lines = [said] if service.spec.response_headers else []
         if listener.via == "both":
             lines.append(_VIA.strip())
-        self.response_lines = self._alike.one(b"\r\n".join(lines))
+        self.response_lines = service.alike.one(b"\r\n".join(lines))
 
     def carry(self, member: bytes) -> None:
         """From now on requests carry this member of baggage behind the other lines; empty: none."""
         self.member = member
-        baggage = b"\r\nbaggage: " + member if member else b""
-        self.head_lines = self._alike.one(self.request_lines + baggage)
-        self.old_head_lines = self.old_request_lines + baggage
+        self.head_lines, self.old_head_lines = self.request_lines, self.old_request_lines
+        if member:
+            baggage = b"\r\nbaggage: " + member
+            self.head_lines += baggage
+            self.old_head_lines += baggage
 
     def outward(self, plane: DataPlane) -> Lane:
         """The lane of the nearest version outward that is well, for those whose own is not; this one if none is.
