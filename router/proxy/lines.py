@@ -57,7 +57,7 @@ class Lines(Generic[Meaning]):
     Two generations, so that what recurs stays known, and bounded, since lines come from strangers: ``LIMIT`` lines of
     ``LONGEST`` bytes in each. What only the generation before them knew goes a few lines at a time: all at once they
     would stop the worker for as long as a dozen requests take, and so would the garbage collector, which comes when
-    hundreds more were made than went. One by one they would cost a microsecond more per request.
+    hundreds more were made than went.
     """
 
     __slots__ = ("_judge", "_older", "_oldest", "_room", "now")
