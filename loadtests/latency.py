@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from loadtests import contestants, report
-from loadtests.openloop import Generator, Load
-from loadtests.rig import HOST, Rig, RigError, lua, say_cores, turns, wrk
+from loadtests.histogram import Histogram
+from loadtests.openloop import LATE_SHARE, Generator, Load, read_rows
+from loadtests.rig import HOST, PRIORITY, Child, Rig, RigError, lua, say_cores, turns, wrk
+from loadtests.standstills import Watch, kept
 
 DIRECT: Final = "direct"
 SHARES: Final = (0.3, 0.7)
 SHOWN: Final = ("p50", "p99", "p99.9")
+KEPT_SHARE: Final = 0.5
+"""A turn of which less is left says nothing."""
+NEVER_LATE_MS: Final = 60_000.0
 
 Latencies = dict[str, float]
-Rounds = list[dict[str, Latencies]]
+Turn = dict[str, Any]
+Rounds = list[dict[str, Turn]]
 
 
 def options() -> argparse.Namespace:
@@ -27,30 +37,66 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace) -> dict[str, Any]:
-    """One open-loop run on the load core. RigError when it is refused."""
+def before_others(child: Child) -> None:
+    """Let a contestant run before whatever else the machine has to do, where that is allowed.
+
+    A machine has processes of its own that take a core for some milliseconds a few times a second: 1 % of the time, so
+    they would be what p99 tells.
+    """
+    for thread in (int(task.name) for pid in child.pids for task in Path(f"/proc/{pid}/task").iterdir()):
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(PRIORITY))
+
+
+def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch: Watch, record: Path) -> Turn:
+    """One open-loop run on the load core, with and without what was due while a core stood still.
+
+    RigError when it is refused.
+    """
     load = Load(
         f"http://{HOST}:{port}/",
         rate,
         asked.seconds,
         asked.connections,
         poisson=True,
-        late_ms=asked.late_ms,
+        late_ms=NEVER_LATE_MS,  # standstills make it late too: that is judged below, without them
         host="shop.example.com",
         seed=seed,
     )
-    with Generator(load) as generator:
+    with Generator(load, record) as generator:
         found = generator.result()
     if found["errors"]:
         raise RigError(f"{found['errors']} errors")
-    return found
+    rows = read_rows(record)
+    counted = kept(rows, watch.found())
+    if len(counted) < KEPT_SHARE * len(rows):
+        raise RigError(f"the machine stood still too often: {len(counted) / len(rows):.0%} of the requests are left")
+    late = sum(row.late > asked.late_ms * 1e6 for row in counted)
+    if late > LATE_SHARE * len(counted):
+        raise RigError(f"the generator was late by more than {asked.late_ms:g} ms with {late / len(counted):.1%}")
+    return {
+        "kept_percent": 100 * len(counted) / len(rows),
+        "latency_us": percentiles(counted),
+        "all_us": percentiles(rows),
+    }
+
+
+def percentiles(rows: Sequence[Row]) -> Latencies:
+    """Microseconds."""
+    histogram = Histogram()
+    for row in rows:
+        histogram.add(row.took)
+    return {name: histogram.percentile(float(name[1:])) / 1e3 for name in SHOWN}
 
 
 def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
-    with Rig() as rig:
+    with Rig() as rig, Watch(rig.directory) as watch:
+        record = rig.directory / "rows"
         backend = contestants.start_backend(rig)
         field = contestants.start_all(rig, backend, ("nginx", "haproxy"))
         ports = {DIRECT: backend.v1} | {name: one.port for name, one in field.contestants.items()}
+        for child in (backend.child, *(one.child for one in field.contestants.values())):
+            before_others(child)
         script = rig.write("users.lua", lua())
         for port in ports.values():
             wrk(script, port, 2)
@@ -64,10 +110,10 @@ def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
             rounds: Rounds = []
             refused: dict[str, int] = {}
             for number, names in turns(list(ports), asked.rounds):
-                one: dict[str, Latencies] = {}
+                one: dict[str, Turn] = {}
                 for name in names:
                     try:
-                        one[name] = openloop(ports[name], share * saturation, number, asked)["latency_us"]
+                        one[name] = openloop(ports[name], share * saturation, number, asked, watch, record)
                     except RigError as error:
                         refused[name] = refused.get(name, 0) + 1
                         print(f"round {number + 1}, {name} at {share:.0%}: {error}", flush=True)
@@ -84,10 +130,17 @@ def summary(rounds: Rounds) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in sorted({name for one in rounds for name in one}):
         mine = [one[name] for one in rounds if name in one]
-        both = [one for one in rounds if name in one and DIRECT in one]
-        found[name] = {"rounds": len(mine), "latency_us": {p: report.spread(one[p] for one in mine) for p in SHOWN}}
+        found[name] = {
+            "rounds": len(mine),
+            "kept_percent": report.spread(turn["kept_percent"] for turn in mine),
+            "latency_us": {p: report.spread(turn["latency_us"][p] for turn in mine) for p in SHOWN},
+        }
+        both = [(one[name], one[DIRECT]) for one in rounds if name in one and DIRECT in one]
         if both and name != DIRECT:
-            found[name]["added_us"] = {p: report.spread(one[name][p] - one[DIRECT][p] for one in both) for p in SHOWN}
+            for which, added in (("latency_us", "added_us"), ("all_us", "added_to_all_us")):
+                found[name][added] = {
+                    p: report.spread(turn[which][p] - direct[which][p] for turn, direct in both) for p in SHOWN
+                }
     return found
 
 
@@ -95,17 +148,19 @@ def show(load: str, found: dict[str, Any], rounds: int) -> None:
     print(f"\n{load} of saturation: {found['rate']:,.0f} requests/s, Poisson. µs, median (range).\n")
     rows = []
     for name, one in found["summary"].items():
-        added = one.get("added_us")
+        added = [one["added_us"][p] for p in SHOWN] + [one["added_to_all_us"]["p99"]] if "added_us" in one else []
         rows.append(
             [
                 name,
                 f"{one['rounds']}/{rounds}",
+                report.shown(one["kept_percent"], 0),
                 *(report.shown(one["latency_us"][p], 0) for p in SHOWN),
-                *(report.shown(added[p], 0) if added else "" for p in SHOWN),
+                *(report.shown(value, 0) for value in added),
+                *[""] * (len(SHOWN) + 1 - len(added)),
             ]
         )
-    report.table(["proxy", "rounds kept", *SHOWN, *(f"added {p}" for p in SHOWN)], rows)
-    print(flush=True)
+    head = ["proxy", "turns", "% kept", *SHOWN, *(f"added {p}" for p in SHOWN), "added p99, standstills too"]
+    report.table(head, rows)
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ import httptools
 import uvloop
 
 from loadtests.histogram import Histogram
-from loadtests.rig import LOAD_CORE, ROOT, RigError, python_module
+from loadtests.rig import LOAD_CORE, PRIORITY, ROOT, RigError, python_module
 
 LATE_SHARE: Final = 0.01
 USERS: Final = 5000
@@ -390,7 +390,7 @@ def main() -> None:
     asked = options()
     if asked.realtime:
         with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY + 1))
     run = Run(Load(**{name: getattr(asked, name) for name in Load.__dataclass_fields__}), asked.record)
     try:
         uvloop.run(run())

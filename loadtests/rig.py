@@ -31,6 +31,8 @@ WRK_MARGIN_SECONDS: Final = 20.0
 USERS: Final = 5000
 PORTS: Final = range(20000, 32000)
 """Below the range Linux takes for outgoing connections, so that no client's own port is in the way."""
+PRIORITY: Final = 1
+"""Real-time, of contestants where latency is measured; the generator is above them, and above it who watches."""
 SHARES: Final = 8
 """Of the ports, one for each process of the tests; no more than so many are run."""
 _given: deque[int] = deque(maxlen=500)
@@ -172,7 +174,8 @@ def _is_alive(pid: int, start: str) -> bool:
     return stat[19] == start and stat[0] != "Z"
 
 
-def _in_child(core: int) -> None:
+def in_child(core: int) -> None:
+    """What a child does before it is its program: it stays on its core, and ends when its parent does."""
     os.sched_setaffinity(0, {core})
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
@@ -223,7 +226,7 @@ class Rig(contextlib.ExitStack):
                 cwd=ROOT,
                 env=env,
                 start_new_session=True,
-                preexec_fn=lambda: _in_child(core),
+                preexec_fn=lambda: in_child(core),
             )
         child = Child(name, process, output)
         self.callback(child.end)
@@ -312,7 +315,7 @@ def wrk(script: Path, port: int, seconds: float, connections: int = 32) -> dict[
         timeout=whole + WRK_MARGIN_SECONDS,
         check=False,
         start_new_session=True,
-        preexec_fn=lambda: _in_child(LOAD_CORE),
+        preexec_fn=lambda: in_child(LOAD_CORE),
     )
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
