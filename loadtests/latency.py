@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from loadtests import contestants, report
 from loadtests.histogram import Histogram
-from loadtests.openloop import LATE_SHARE, Generator, Load, read_rows
+from loadtests.openloop import LATE_SHARE, Generator, Load, Row, read_rows
 from loadtests.rig import HOST, PRIORITY, Child, Rig, RigError, lua, say_cores, turns, wrk
 from loadtests.standstills import Watch, kept
 
@@ -33,6 +33,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=64, help="keep-alive connections of the generator")
     parser.add_argument("--saturation", type=float, help="requests/s that saturate the router (else it is measured)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of saturation (default: 0.3 0.7)")
+    parser.add_argument("--warm-seconds", type=float, default=0.5, help="of load before each turn that do not count")
     parser.add_argument("--late-ms", type=float, default=1.0, help="the generator may be this late, but for 1 %%")
     return parser.parse_args()
 
@@ -56,7 +57,7 @@ def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch
     load = Load(
         f"http://{HOST}:{port}/",
         rate,
-        asked.seconds,
+        asked.warm_seconds + asked.seconds,
         asked.connections,
         poisson=True,
         late_ms=NEVER_LATE_MS,  # standstills make it late too: that is judged below, without them
@@ -68,6 +69,8 @@ def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch
     if found["errors"]:
         raise RigError(f"{found['errors']} errors")
     rows = read_rows(record)
+    begun = min(row.due for row in rows) + int(asked.warm_seconds * 1e9)
+    rows = [row for row in rows if row.due >= begun]
     counted = kept(rows, watch.found())
     if len(counted) < KEPT_SHARE * len(rows):
         raise RigError(f"the machine stood still too often: {len(counted) / len(rows):.0%} of the requests are left")

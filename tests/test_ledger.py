@@ -17,7 +17,7 @@ KEY = ("shop", "canary", "v2")
 
 def report(count: int) -> WorkerCounters:
     """Cumulative, as a worker tells it."""
-    return WorkerCounters(rings={KEY: RingCounters({200: count}, duration_success={100: count})})
+    return WorkerCounters(rings={KEY: RingCounters({200: count}, durations={100: count})})
 
 
 def told(book: Ledger, *counts: int, pid: int = 7) -> WorkerCounters:

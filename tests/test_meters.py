@@ -18,7 +18,7 @@ from router.telemetry.counters import (
     read_meters,
 )
 from router.telemetry.messages import pack_counters, unpack_counters
-from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, micros_of, upper_edge_seconds
+from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, micros_of, parts, upper_edge_seconds
 from router.telemetry.page import Page
 
 KEYS: list[RingKey] = [("shop", ring, "v1") for ring in ("canary", "early", "everyone")]
@@ -64,11 +64,15 @@ def test_control_knows_what_happened_whatever_is_reported_when(events: list[obje
         assert sum(ring.codes.values()) == sum(ring.reasons.values()) == len(requests)
         assert ring.in_flight == 0
         assert (ring.request_bytes, ring.response_bytes) == (3 * len(requests), 5 * len(requests))
-        for histogram, durations in (
-            (ring.upstream_success, [upstream for status, upstream, _ in requests if status < 500]),
-            (ring.upstream_error, [upstream for status, upstream, _ in requests if status >= 500]),
-            (ring.duration_success, [duration for status, _, duration in requests if status < 500]),
-            (ring.duration_error, [duration for status, _, duration in requests if status >= 500]),
+        for histogram, durations in zip(
+            parts(ring.durations),
+            (
+                [duration for status, _, duration in requests if status < 500],
+                [duration for status, _, duration in requests if status >= 500],
+                [upstream for status, upstream, _ in requests if status < 500],
+                [upstream for status, upstream, _ in requests if status >= 500],
+            ),
+            strict=True,
         ):
             expected: dict[int, int] = {}
             for duration in durations:
@@ -105,8 +109,8 @@ def test_workers_add_up(
             happen(both.setdefault(key, RingMeter()), status, upstream, duration)
         fold(total, sent(meters, whole=True), gauges=True)
     expected = read_meters(both, whole=True)
-    assert {key: (ring.codes, ring.upstream_success) for key, ring in total.rings.items()} == {
-        key: (ring.codes, ring.upstream_success) for key, ring in expected.items()
+    assert {key: (ring.codes, ring.durations) for key, ring in total.rings.items()} == {
+        key: (ring.codes, ring.durations) for key, ring in expected.items()
     }
 
 
@@ -134,7 +138,7 @@ def test_quantiles_are_those_of_numpy_to_within_four_and_a_half_percent(shape: s
     for (service, _, version), ring in read_meters(meters, whole=True).items():
         fold(total, WorkerCounters(rings={(service, "everyone", version): ring}), gauges=True)
     (merged,) = total.rings.values()
-    filled = sorted(merged.duration_success.items())
+    filled = sorted(parts(merged.durations)[0].items())
     below = numpy.cumsum([count for _, count in filled])
     for quantile in (0.01, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999):
         true = numpy.quantile(seconds, quantile, method="inverted_cdf")
@@ -143,7 +147,7 @@ def test_quantiles_are_those_of_numpy_to_within_four_and_a_half_percent(shape: s
         # Half a microsecond is what counting whole ones may add.
         assert true - 0.5e-6 <= said * (1 + 1e-9)
         assert said <= (true + 0.5e-6) * 1.0443 * (1 + 1e-9)
-    assert merged.duration_success_micros / 1e6 == pytest.approx(float(seconds.sum()), rel=1e-4)
+    assert merged.success_micros / 1e6 == pytest.approx(float(seconds.sum()), rel=1e-4)
 
 
 @given(st.lists(st.integers(1, 20_000_000), max_size=60))
@@ -153,7 +157,7 @@ def test_buckets_of_prometheus_are_monotone_and_never_say_that_it_was_faster(dur
         meter.finished(200, micros, 0, 0, False)
     page = Page()
     page.begin(Traffic.DURATION)
-    page.histogram("", meter.read(whole=True)[0], meter.success_micros)
+    page.histogram("", parts(meter.read(whole=True))[0], meter.success_micros)
     found = [line.rpartition(" ") for line in page.text().decode().splitlines() if "_bucket{" in line]
     counts = [int(value) for _, _, value in found]
     assert counts == sorted(counts)

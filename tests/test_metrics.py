@@ -35,6 +35,7 @@ from router.telemetry.describe import PATH, page
 from router.telemetry.exposed_rollouts import RolloutsFigures
 from router.telemetry.exposition import ConfigFigures, EndpointChecks, Figures, IssuerFigures, ProcessFigures, render
 from router.telemetry.exposition import StoreFigures as Store
+from router.telemetry.meters import ERROR, UPSTREAM
 from router.telemetry.page import OPEN_METRICS, TEXT
 from tests.house import RunningPlane, endpoint, raw_backend, read_head, running_plane, snapshot
 from tests.metrics import samples
@@ -259,9 +260,9 @@ def test_what_a_scrape_keeps_for_the_next_one_is_shown_only_while_it_is_true() -
     spec, counters, kept = snapshot(wide()), WorkerCounters(), {}
     ring = counters.ring(("wide", "r0", "v0"))
     for number in range(3):
-        for buckets in (ring.duration_success, ring.upstream_error):
-            buckets[150] = buckets.get(150, 0) + number
-            ring.duration_success_micros += number
+        for bucket in (150, UPSTREAM + ERROR + 150):
+            ring.durations[bucket] = ring.durations.get(bucket, 0) + number
+            ring.success_micros += number
         whole = WorkerCounters()
         fold(whole, counters, gauges=True)
         assert render(figures(spec, whole), kept=kept) == render(figures(spec, whole))

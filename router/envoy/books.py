@@ -23,6 +23,7 @@ from router.telemetry.counters import (
     WorkerCounters,
 )
 from router.telemetry.counts import add
+from router.telemetry.meters import ERROR
 
 FAILURES: Final[Mapping[str, str]] = {
     "UH": "no_endpoint", "NC": "no_endpoint", "UF": "connect_failed", "UO": "overloaded", "UT": "upstream_timeout",
@@ -98,11 +99,11 @@ class Books:
             self._failures[word] = self._failures.get(word, 0) + requests
         histogram, micros = histogram_of(bins)
         if status >= 500 or word:
-            add(ring.duration_error, histogram)
-            ring.duration_error_micros += micros
+            add(ring.durations, {ERROR + bucket: count for bucket, count in histogram.items()})
+            ring.error_micros += micros
         else:
-            add(ring.duration_success, histogram)
-            ring.duration_success_micros += micros
+            add(ring.durations, histogram)
+            ring.success_micros += micros
 
     def _reason(self, lane: Lane) -> str:
         if lane.is_outward:
@@ -115,7 +116,7 @@ class Books:
         self._moved.add(key)
         ring = self._rings.get(key)
         if ring is None:
-            ring = self._rings[key] = RingCounters({}, {}, duration_success={}, duration_error={})
+            ring = self._rings[key] = RingCounters({}, {}, durations={})
         return ring
 
     def look(self, readings: Iterable[tuple[Reading, Mapping[EndpointKey, Upstream]]]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from router.telemetry.counters import Histogram, RingCounters, RingKey
 from router.telemetry.counts import add, minus
+from router.telemetry.meters import latencies
 
 BUCKET_SECONDS: Final = 10
 _Place = TypeVar("_Place", tuple[str, str], RingKey)
@@ -93,10 +94,11 @@ def merged(several: Iterable[Mapping[Place, Piece]]) -> Pieces:
 
 def difference(now: RingCounters, before: RingCounters) -> Piece:
     """What came between two readings of a worker's counters, of which the later one may hold only what moved."""
-    histogram = minus(now.duration_success, before.duration_success)
-    if now.duration_error:
-        add(histogram, minus(now.duration_error, before.duration_error))
-    return Piece(minus(now.codes, before.codes), minus(now.reasons, before.reasons), histogram)
+    return Piece(
+        minus(now.codes, before.codes),
+        minus(now.reasons, before.reasons),
+        latencies(now.durations, before.durations),
+    )
 
 
 def put(pieces: dict[_Place, Piece], place: _Place, piece: Piece) -> None:

@@ -33,7 +33,7 @@ PROOFS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class RingCounters(msgspec.Struct, array_like=True, gc=False):
-    """One service × ring × version. Durations are histograms, and their sums in microseconds."""
+    """One service × ring × version; sums of durations in microseconds."""
 
     codes: dict[int, int] = {}
     reasons: dict[str, int] = {}
@@ -45,18 +45,12 @@ class RingCounters(msgspec.Struct, array_like=True, gc=False):
     """WebSockets that were opened."""
     tunnels: int = 0
     """Those that are open; a gauge."""
-    duration_success: Histogram = {}
-    duration_error: Histogram = {}
-    upstream_success: Histogram = {}
-    upstream_error: Histogram = {}
-    duration_success_micros: int = 0
-    duration_error_micros: int = 0
+    durations: Histogram = {}
+    """Four histograms in one: see ``meters.parts``."""
+    success_micros: int = 0
+    error_micros: int = 0
     upstream_success_micros: int = 0
     upstream_error_micros: int = 0
-
-
-HISTOGRAMS: Final = ("duration_success", "duration_error", "upstream_success", "upstream_error")
-"""Of a ring; the sum of each has its name and ``_micros``."""
 
 
 class EndpointCounters(msgspec.Struct, array_like=True, gc=False):
@@ -139,11 +133,10 @@ def read_meters(meters: dict[RingKey, RingMeter], *, whole: bool) -> dict[RingKe
     moved = [key for key, meter in meters.items() if meter.has_moved or whole]
     for key in moved if whole else moved[:REPORTED_RINGS]:
         meter = meters[key] = meters.pop(key)
-        histograms = meter.read(whole=whole)
         found[key] = RingCounters(
             meter.codes, dict(meter.reasons), meter.in_flight, meter.request_bytes, meter.response_bytes,
-            meter.client_aborts, meter.upgrades, meter.tunnels, *histograms, meter.success_micros, meter.error_micros,
-            meter.upstream_success_micros, meter.upstream_error_micros,
+            meter.client_aborts, meter.upgrades, meter.tunnels, meter.read(whole=whole), meter.success_micros,
+            meter.error_micros, meter.upstream_success_micros, meter.upstream_error_micros,
         )  # fmt: skip
     return found
 
@@ -153,19 +146,11 @@ def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounter
     for key, ring in report.rings.items():
         before = known.rings.get(key)
         if before is not None:
-            ring.duration_success = _newer(before.duration_success, ring.duration_success)
-            ring.upstream_success = _newer(before.upstream_success, ring.upstream_success)
-            ring.duration_error = _newer(before.duration_error, ring.duration_error)
-            ring.upstream_error = _newer(before.upstream_error, ring.upstream_error)
+            before.durations.update(ring.durations)
+            ring.durations = before.durations
         known.rings[key] = ring
     report.rings = known.rings
     return report
-
-
-def _newer(before: Histogram, moved: Histogram) -> Histogram:
-    if moved:
-        before.update(moved)
-    return before
 
 
 def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
@@ -178,10 +163,9 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         mine.response_bytes += theirs.response_bytes
         mine.client_aborts += theirs.client_aborts
         mine.upgrades += theirs.upgrades
-        for name in HISTOGRAMS:
-            add(getattr(mine, name), getattr(theirs, name))
-        mine.duration_success_micros += theirs.duration_success_micros
-        mine.duration_error_micros += theirs.duration_error_micros
+        add(mine.durations, theirs.durations)
+        mine.success_micros += theirs.success_micros
+        mine.error_micros += theirs.error_micros
         mine.upstream_success_micros += theirs.upstream_success_micros
         mine.upstream_error_micros += theirs.upstream_error_micros
         if gauges:

@@ -41,7 +41,7 @@ def upper_edge_seconds(index: int) -> float:
 ERROR: Final = HISTOGRAM_BUCKETS
 UPSTREAM: Final = 2 * HISTOGRAM_BUCKETS
 """Where a ring's other histograms begin: durations of errors, those of the backend, and those of errors again at the
-sum of both. All four are one dict, which is one place in memory to go to."""
+sum of both. All four are one dict, on the request's way and in reports: one place in memory to go to, one to update."""
 
 
 class RingMeter:
@@ -134,24 +134,45 @@ class RingMeter:
         """Finished requests by status."""
         return {200: self._ok, **self._codes} if self._ok else dict(self._codes)
 
-    def read(self, *, whole: bool) -> tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]]:
-        """Durations of success and error, then those of the backend: the buckets that moved since then, or all."""
+    def read(self, *, whole: bool) -> dict[int, int]:
+        """The buckets that moved since the last reading, as they stand now; or all. ``parts`` takes them apart."""
         counts, moved = self._counts, self._moved
         for index, count in moved.items():
             moved[index] = counts[index] = counts.get(index, 0) + count
         self._moved = {}
         self.has_moved = False
-        ok: dict[int, int] = {}
-        error: dict[int, int] = {}
-        upstream_ok: dict[int, int] = {}
-        upstream_error: dict[int, int] = {}
-        for index, count in (counts if whole else moved).items():
-            if index < ERROR:
-                ok[index] = count
-            elif index < UPSTREAM:
-                error[index - ERROR] = count
-            elif index < UPSTREAM + ERROR:
-                upstream_ok[index - UPSTREAM] = count
-            else:
-                upstream_error[index - UPSTREAM - ERROR] = count
-        return ok, error, upstream_ok, upstream_error
+        return dict(counts) if whole else moved
+
+
+def parts(durations: dict[int, int]) -> tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]]:
+    """The four histograms of one dict: success and error, then those of the backend, each from bucket 0 on."""
+    ok: dict[int, int] = {}
+    error: dict[int, int] = {}
+    upstream_ok: dict[int, int] = {}
+    upstream_error: dict[int, int] = {}
+    for index, count in durations.items():
+        if index < ERROR:
+            ok[index] = count
+        elif index < UPSTREAM:
+            error[index - ERROR] = count
+        elif index < UPSTREAM + ERROR:
+            upstream_ok[index - UPSTREAM] = count
+        else:
+            upstream_error[index - UPSTREAM - ERROR] = count
+    return ok, error, upstream_ok, upstream_error
+
+
+def latencies(now: dict[int, int], before: dict[int, int]) -> dict[int, int]:
+    """Durations of success and error together, without those of the backend: what came after ``before``.
+
+    ``now`` may hold only what moved since then.
+    """
+    found: dict[int, int] = {}
+    for index, count in now.items():
+        if index < UPSTREAM:
+            more = count - before.get(index, 0)
+            if more:
+                if index >= ERROR:
+                    index -= ERROR
+                found[index] = found.get(index, 0) + more
+    return found

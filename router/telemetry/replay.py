@@ -20,7 +20,7 @@ from router.telemetry.journal import (
     RECORDS,
     SEPARATOR,
 )
-from router.telemetry.meters import histogram_index
+from router.telemetry.meters import ERROR, UPSTREAM, histogram_index
 
 _CHUNK_BYTES = 1 << 20
 
@@ -149,17 +149,23 @@ def _add(at: tuple[int, int], record: Record, name: list[str], place: Place, cou
     mine.request_bytes += received
     mine.response_bytes += sent
     mine.client_aborts += bool(flags & IS_ABORTED)
-    kind = "error" if flags & IS_ERROR else "success"
-    _time(mine, f"duration_{kind}", duration)
-    if flags & HAS_UPSTREAM:
-        _time(mine, f"upstream_{kind}", waited)
+    _time(mine, duration, waited if flags & HAS_UPSTREAM else -1, is_error=bool(flags & IS_ERROR))
 
 
-def _time(ring: RingCounters, name: str, micros: int) -> None:
-    histogram = getattr(ring, name)
-    index = histogram_index(micros)
-    histogram[index] = histogram.get(index, 0) + 1
-    setattr(ring, f"{name}_micros", getattr(ring, f"{name}_micros") + micros)
+def _time(ring: RingCounters, duration: int, waited: int, *, is_error: bool) -> None:
+    """As ``RingMeter.finished`` does it."""
+    durations, first = ring.durations, ERROR if is_error else 0
+    index = first + histogram_index(duration)
+    durations[index] = durations.get(index, 0) + 1
+    if waited >= 0:
+        index = UPSTREAM + first + histogram_index(waited)
+        durations[index] = durations.get(index, 0) + 1
+    if is_error:
+        ring.error_micros += duration
+        ring.upstream_error_micros += max(0, waited)
+    else:
+        ring.success_micros += duration
+        ring.upstream_success_micros += max(0, waited)
 
 
 def _count(name: list[str], counters: WorkerCounters) -> None:
