@@ -51,10 +51,13 @@ COMPILED = [
     "router/proxy/wheel.py",
     "router/proxy/witness.py",
     "router/telemetry/access_log.py",
+    "router/telemetry/buckets.py",
     "router/telemetry/counts.py",
+    "router/telemetry/history.py",
     "router/telemetry/journal.py",
     "router/telemetry/log_forms.py",
     "router/telemetry/meters.py",
+    "router/telemetry/reports.py",
 ]
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from router.core.spec import EndpointSpec, RingSpec, ServiceSpec, SnapshotSpec, VersionSpec
 from router.telemetry.backends import Backend, backends
-from router.telemetry.counters import EndpointCounters, WorkerCounters, apply_report, fold
+from router.telemetry.counters import EndpointCounters, WorkerCounters, fold
 from router.telemetry.exposition import ConfigFigures, Figures, ProcessFigures, StoreFigures, render
 from router.telemetry.messages import pack_counters, unpack_counters
+from router.telemetry.reports import apply_report
 from tests.house import fixed, header, read_head
 from tests.redis_fixture import CONTROL, WEIGHTS, Server
 from tests.running import Router, free_ports, running_router

@@ -15,13 +15,13 @@ from router.telemetry.counters import (
     RingCounters,
     RingKey,
     WorkerCounters,
-    apply_report,
     read_meters,
 )
 from router.telemetry.journal import RECORDS, SEPARATOR, Journal
 from router.telemetry.messages import pack_counters, unpack_counters
 from router.telemetry.meters import RingMeter
 from router.telemetry.replay import OpenJournal
+from router.telemetry.reports import apply_report
 
 LANES = [("shop", ring, "v1", reason) for ring in ("canary", "everyone") for reason in ("hash", "rule")]
 REQUEST = st.tuples(

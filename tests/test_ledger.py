@@ -9,8 +9,9 @@ from pathlib import Path
 from router.control import ledger
 from router.control.ledger import Ledger
 from router.control.shares import STEP_SECONDS, WINDOW_SECONDS, Shares
-from router.telemetry.counters import RingCounters, WorkerCounters, apply_report, fold
+from router.telemetry.counters import RingCounters, WorkerCounters, fold
 from router.telemetry.messages import pack_counters
+from router.telemetry.reports import apply_report
 
 KEY = ("shop", "canary", "v2")
 

@@ -7,19 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.telemetry.buckets import Piece
 from router.telemetry.catalogue import DURATIONS, Traffic
 from router.telemetry.counters import (
     REPORTED_RINGS,
     RingCounters,
     RingKey,
     WorkerCounters,
-    apply_report,
     fold,
     read_meters,
 )
 from router.telemetry.messages import pack_counters, unpack_counters
 from router.telemetry.meters import HISTOGRAM_BUCKETS, RingMeter, histogram_index, micros_of, parts, upper_edge_seconds
 from router.telemetry.page import Page
+from router.telemetry.reports import apply_report
 
 KEYS: list[RingKey] = [("shop", ring, "v1") for ring in ("canary", "early", "everyone")]
 REQUESTS = st.tuples(
@@ -79,6 +80,24 @@ def test_control_knows_what_happened_whatever_is_reported_when(events: list[obje
                 index = histogram_index(micros_of(duration))
                 expected[index] = expected.get(index, 0) + 1
             assert histogram == expected
+
+
+@given(st.lists(st.one_of(REQUESTS, st.just("report"))))
+def test_the_news_of_all_reports_together_are_all_that_happened(events: list[object]) -> None:
+    meters = {key: RingMeter() for key in KEYS}
+    known, came = apply_report(WorkerCounters(), sent(meters, whole=True)), {key: Piece() for key in KEYS}
+    truth = {key: Piece() for key in KEYS}
+    for event in [*events, "report"]:
+        match event:
+            case (key, status, upstream, duration):
+                happen(meters[key], status, upstream, duration)
+                truth[key].add(Piece({status: 1}, {"hash": 1}, {histogram_index(micros_of(duration)): 1}))
+            case _:
+                news: dict[RingKey, Piece] = {}
+                known = apply_report(known, sent(meters, whole=False), news)
+                for key, piece in news.items():
+                    came[key].add(piece)
+    assert came == truth
 
 
 def test_more_rings_than_fit_into_a_report_are_all_known_after_a_few() -> None:

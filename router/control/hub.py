@@ -23,14 +23,12 @@ import structlog
 
 from router.control.ledger import Ledger
 from router.core.spec import SnapshotSpec
-from router.telemetry.buckets import Piece, difference, put
+from router.telemetry.buckets import Piece, put
 from router.telemetry.counters import (
-    RingCounters,
     RingKey,
     VersionCounters,
     VersionKey,
     WorkerCounters,
-    apply_report,
     fold,
     fold_versions,
 )
@@ -53,10 +51,10 @@ from router.telemetry.messages import (
     unpack_counters,
 )
 from router.telemetry.replay import OpenJournal
+from router.telemetry.reports import apply_report
 from router.telemetry.spans import Spans
 
 CHANNEL_FILE: Final = "control.sock"
-_NOTHING: Final = RingCounters()
 
 
 @dataclass(slots=True)
@@ -178,15 +176,6 @@ class Hub:
         came, self._came = self._came, {}
         return came
 
-    def _note(self, worker: WorkerState, report: WorkerCounters) -> None:
-        """A worker's first report holds its whole life, which another control may have seen: nothing of it came now."""
-        if worker.has_reported:
-            for key, ring in report.rings.items():
-                piece = difference(ring, worker.counters.rings.get(key, _NOTHING))
-                self.finished[key[0]] += piece.requests
-                put(self._came, key, piece)
-        worker.has_reported = True
-
     def decisions(self) -> dict[tuple[str, str], int]:
         """Service and ring → requests sorted there, ever, over all workers."""
         found: dict[tuple[str, str], int] = {}
@@ -271,8 +260,13 @@ class Hub:
         counters = unpack_counters(report.counters)
         if worker.journal is not None:
             worker.journal.reported(report.epoch, report.at, counters)
-        self._note(worker, counters)
-        worker.counters = apply_report(worker.counters, counters)
+        # Its first report holds its whole life, which another control may have seen: nothing of it came now.
+        news: dict[RingKey, Piece] | None = {} if worker.has_reported else None
+        worker.has_reported = True
+        worker.counters = apply_report(worker.counters, counters, news)
+        for key, piece in (news or {}).items():
+            self.finished[key[0]] += piece.requests
+            put(self._came, key, piece)
         self._ledger.report(worker.slot, worker.pid, report.counters, worker.counters)
 
     def _catch_up(self, worker: WorkerState) -> None:

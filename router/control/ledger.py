@@ -17,8 +17,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from router.telemetry.counters import WorkerCounters, apply_report
+from router.telemetry.counters import WorkerCounters
 from router.telemetry.messages import LENGTH, pack_counters, unpack_counters
+from router.telemetry.reports import apply_report
 
 FOLDED_FILE: Final = "folded.msgpack"
 DIRECTORY: Final = "counters"

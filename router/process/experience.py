@@ -158,12 +158,14 @@ class Experience:
         if known is None:
             return
         others = {} if self.fleet is None else self.fleet.peers(bucket, service)
-        sums = self._sums.setdefault(service, {})
         own = self.own(bucket).get(service, {})
+        is_clean = known.changed_at + SETTLE_SECONDS <= bucket * BUCKET_SECONDS
+        if is_clean and not own and not others and service in self._epochs:
+            return  # nobody asked, so nothing is known that was not
+        sums = self._sums.setdefault(service, {})
         for place, piece in (merged([own, *others.values()]) if others else own).items():
             sums[place] = _sum(sums.get(place), piece.requests, piece.errors, piece.histogram)
         rings = self.rings(service, sums)
-        is_clean = known.changed_at + SETTLE_SECONDS <= bucket * BUCKET_SECONDS
         self._epochs[service] = after(self._epochs.get(service), rings) if is_clean else begin(rings)
 
 

@@ -10,9 +10,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from router.telemetry.counters import Histogram, RingCounters, RingKey
-from router.telemetry.counts import add, minus
-from router.telemetry.meters import latencies
+from router.telemetry.counters import Histogram, RingKey
+from router.telemetry.counts import add
 
 BUCKET_SECONDS: Final = 10
 _Place = TypeVar("_Place", tuple[str, str], RingKey)
@@ -20,12 +19,28 @@ Place = tuple[str, str]
 """ring, version"""
 
 
-class Piece(msgspec.Struct):
-    """Finished requests of one ring × version."""
+class Piece:
+    """Finished requests of one ring × version: by status, by reason, and their durations."""
 
-    codes: dict[int, int] = {}
-    reasons: dict[str, int] = {}
-    histogram: Histogram = {}
+    __slots__ = ("codes", "histogram", "reasons")
+
+    def __init__(
+        self,
+        codes: dict[int, int] | None = None,
+        reasons: dict[str, int] | None = None,
+        histogram: Histogram | None = None,
+    ) -> None:
+        self.codes = {} if codes is None else codes
+        self.reasons = {} if reasons is None else reasons
+        self.histogram = {} if histogram is None else histogram
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Piece):
+            return NotImplemented
+        return (self.codes, self.reasons, self.histogram) == (other.codes, other.reasons, other.histogram)
+
+    def __repr__(self) -> str:
+        return f"Piece({self.codes}, {self.reasons}, {self.histogram})"
 
     @property
     def requests(self) -> int:
@@ -90,15 +105,6 @@ def merged(several: Iterable[Mapping[Place, Piece]]) -> Pieces:
         for place, piece in pieces.items():
             total.setdefault(place, Piece({}, {}, {})).add(piece)
     return total
-
-
-def difference(now: RingCounters, before: RingCounters) -> Piece:
-    """What came between two readings of a worker's counters, of which the later one may hold only what moved."""
-    return Piece(
-        minus(now.codes, before.codes),
-        minus(now.reasons, before.reasons),
-        latencies(now.durations, before.durations),
-    )
 
 
 def put(pieces: dict[_Place, Piece], place: _Place, piece: Piece) -> None:

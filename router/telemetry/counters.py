@@ -141,18 +141,6 @@ def read_meters(meters: dict[RingKey, RingMeter], *, whole: bool) -> dict[RingKe
     return found
 
 
-def apply_report(known: WorkerCounters, report: WorkerCounters) -> WorkerCounters:
-    """What is known of a worker after one more report. Values are cumulative, so a report twice is a report once."""
-    for key, ring in report.rings.items():
-        before = known.rings.get(key)
-        if before is not None:
-            before.durations.update(ring.durations)
-            ring.durations = before.durations
-        known.rings[key] = ring
-    report.rings = known.rings
-    return report
-
-
 def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
     """Add one worker's counters to a total. A dead worker is folded without its gauges: it holds nothing any more."""
     for key, theirs in other.rings.items():
