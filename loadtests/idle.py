@@ -91,7 +91,7 @@ def main() -> None:
     asked = options()
     say_cores()
     limit = raise_open_files()
-    connections = min(asked.connections, limit - SPARE_FILES)
+    connections = min(asked.connections, (limit - SPARE_FILES) // 2)  # this router keeps half of them for backends
     if connections < asked.connections:
         print(f"Only {limit} open files are allowed here: {connections:,} connections, not {asked.connections:,}.")
     found = measure_all(asked, connections)

@@ -46,7 +46,7 @@ class RingCounters(msgspec.Struct, array_like=True, gc=False):
     tunnels: int = 0
     """Those that are open; a gauge."""
     durations: Histogram = {}
-    """Four histograms in one: see ``meters.parts``."""
+    """Four histograms in one: see ``meters.UPSTREAM``."""
     success_micros: int = 0
     error_micros: int = 0
     upstream_success_micros: int = 0

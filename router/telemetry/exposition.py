@@ -19,7 +19,7 @@ from router.telemetry.backends import Backend, backends
 from router.telemetry.catalogue import Backends, Control, Processes, Rings, Traffic, shown_code
 from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
 from router.telemetry.exposed_rollouts import RolloutsFigures, rollouts
-from router.telemetry.meters import parts
+from router.telemetry.meters import ERROR, UPSTREAM
 from router.telemetry.page import Kept, Page, labels
 
 
@@ -155,7 +155,6 @@ def _ways(figures: Figures) -> Iterator[tuple[str, RingCounters]]:
 
 def _requests(page: Page, figures: Figures) -> None:
     ways = list(_ways(figures))
-    durations = [parts(one.durations) for _, one in ways]
     page.begin(Traffic.REQUESTS)
     for labelled, one in ways:
         codes: dict[str, int] = {}
@@ -164,13 +163,13 @@ def _requests(page: Page, figures: Figures) -> None:
             codes[code] = codes.get(code, 0) + count
         page.add_each(labelled, "code", dict.fromkeys((*catalogue.FIRST_CODES, *codes)), codes)
     page.begin(Traffic.DURATION)
-    for (labelled, one), (success, error, _, _) in zip(ways, durations, strict=True):
-        page.histogram(labelled + ',outcome="success"', success, one.success_micros)
-        page.histogram(labelled + ',outcome="error"', error, one.error_micros)
+    for labelled, one in ways:
+        page.histogram(labelled + ',outcome="success"', one.durations, one.success_micros)
+        page.histogram(labelled + ',outcome="error"', one.durations, one.error_micros, ERROR)
     page.begin(Traffic.UPSTREAM)
-    for (labelled, one), (_, _, success, error) in zip(ways, durations, strict=True):
-        page.histogram(labelled + ',outcome="success"', success, one.upstream_success_micros)
-        page.histogram(labelled + ',outcome="error"', error, one.upstream_error_micros)
+    for labelled, one in ways:
+        page.histogram(labelled + ',outcome="success"', one.durations, one.upstream_success_micros, UPSTREAM)
+        page.histogram(labelled + ',outcome="error"', one.durations, one.upstream_error_micros, UPSTREAM + ERROR)
     page.begin(Traffic.OVERHEAD)
     page.histogram("", figures.counters.overhead, figures.counters.overhead_micros)
     for metric, name in (

@@ -135,7 +135,7 @@ class RingMeter:
         return {200: self._ok, **self._codes} if self._ok else dict(self._codes)
 
     def read(self, *, whole: bool) -> dict[int, int]:
-        """The buckets that moved since the last reading, as they stand now; or all. ``parts`` takes them apart."""
+        """The buckets that moved since the last reading, as they stand now; or all."""
         counts, moved = self._counts, self._moved
         for index, count in moved.items():
             moved[index] = counts[index] = counts.get(index, 0) + count
@@ -144,22 +144,14 @@ class RingMeter:
         return dict(counts) if whole else moved
 
 
-def parts(durations: dict[int, int]) -> tuple[dict[int, int], dict[int, int], dict[int, int], dict[int, int]]:
-    """The four histograms of one dict: success and error, then those of the backend, each from bucket 0 on."""
-    ok: dict[int, int] = {}
-    error: dict[int, int] = {}
-    upstream_ok: dict[int, int] = {}
-    upstream_error: dict[int, int] = {}
+def by_bounds(durations: dict[int, int], first: int, places: list[int], bounds: int) -> list[int]:
+    """Counts of the histogram that begins at ``first``: so many as there are bounds, each bucket's at its place."""
+    counts = [0] * bounds
     for index, count in durations.items():
-        if index < ERROR:
-            ok[index] = count
-        elif index < UPSTREAM:
-            error[index - ERROR] = count
-        elif index < UPSTREAM + ERROR:
-            upstream_ok[index - UPSTREAM] = count
-        else:
-            upstream_error[index - UPSTREAM - ERROR] = count
-    return ok, error, upstream_ok, upstream_error
+        index -= first
+        if 0 <= index < HISTOGRAM_BUCKETS:
+            counts[places[index]] += count
+    return counts
 
 
 def latencies(now: dict[int, int], before: dict[int, int]) -> dict[int, int]:

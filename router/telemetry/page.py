@@ -14,11 +14,11 @@ from itertools import accumulate
 from typing import Final
 
 from router.telemetry.catalogue import PREFIX, Metric
-from router.telemetry.meters import HISTOGRAM_BUCKETS, upper_edge_seconds
+from router.telemetry.meters import HISTOGRAM_BUCKETS, by_bounds, upper_edge_seconds
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-Kept = dict[tuple[str, str], tuple[int, Mapping[int, int], str]]
+Kept = dict[tuple[str, str], tuple[int, dict[int, int], str]]
 """Histograms as they were written: name and labels → sum, buckets, text. Most of a large fleet's rings rest mostly."""
 
 
@@ -80,20 +80,17 @@ class Page:
         get = found.get
         self._parts += [f'{start}{value}"}} {get(value, 0)}\n' for value in values]
 
-    def histogram(self, labelled: str, buckets: Mapping[int, int], micros: int) -> None:
-        """Of the buckets of ``meters``, with their sum, which is shown in seconds."""
+    def histogram(self, labelled: str, buckets: dict[int, int], micros: int, first: int = 0) -> None:
+        """Of the buckets of ``meters`` from ``first`` on, with their sum, which is shown in seconds."""
         key = (self._name, labelled)
         known = self._before.get(key)
         if known is None or known[0] != micros or known[1] != buckets:
-            known = (micros, buckets, self._histogram(labelled, buckets, micros))
+            known = (micros, buckets, self._histogram(labelled, buckets, micros, first))
         self.kept[key] = known
         self._parts.append(known[2])
 
-    def _histogram(self, labelled: str, buckets: Mapping[int, int], micros: int) -> str:
-        counts, places = [0] * len(self._suffixes), self._places
-        for index, count in buckets.items():
-            counts[places[index]] += count
-        below = list(accumulate(counts))
+    def _histogram(self, labelled: str, buckets: dict[int, int], micros: int, first: int) -> str:
+        below = list(accumulate(by_bounds(buckets, first, self._places, len(self._suffixes))))
         start = f"{self._name}_bucket{{{labelled}{',' if labelled else ''}"
         lines = [f"{start}{suffix}{count}\n" for suffix, count in zip(self._suffixes, below, strict=True)]
         braced = f"{{{labelled}}}" if labelled else ""
