@@ -161,8 +161,9 @@ class Books:
         moved = self._rings.keys() if whole else self._moved
         rings = {key: self._rings[key] for key in moved}
         self._moved = set()
+        levels = [level for one in self._endpoints.values() for level in (one.active, one.idle)]
         return WorkerCounters(
-            rings=rings, endpoints=self._endpoints, versions={k: one for k, one in self._versions.items() if one.sick},
-            connections=self._connections, router_answers=self._answers, failures=self._failures,
-            resident_bytes=resident_bytes,
+            rings=rings, endpoints=self._endpoints, levels=levels,
+            versions={key: one for key, one in self._versions.items() if one.sick}, connections=self._connections,
+            router_answers=self._answers, failures=self._failures, resident_bytes=resident_bytes,
         )  # fmt: skip

@@ -67,8 +67,8 @@ class Endpoint:
 
     __slots__ = (
         "active", "address", "begun", "connect_timeouts", "counters", "ejections", "errors", "failed_answers",
-        "is_down", "is_drained", "is_probed", "is_retired", "pool", "reserve", "seen_begun", "seen_failed", "spec",
-        "standing", "until", "weight",
+        "has_moved", "is_down", "is_drained", "is_probed", "is_retired", "pool", "reserve", "seen_begun",
+        "seen_failed", "spec", "standing", "told", "until", "weight",
     )  # fmt: skip
 
     def __init__(self, spec: EndpointSpec, counters: EndpointCounters, reserve: Reserve, pool: VersionPool) -> None:
@@ -99,6 +99,10 @@ class Endpoint:
         self.is_probed = False
         """Whether a background connection is on its way."""
         self.is_retired = False
+        self.has_moved = True
+        """Whether its counters are others than control was told last."""
+        self.told = self.standing
+        """The standing that control was told last."""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.address} {self.word} active={self.active} idle={len(self.reserve.idle)}>"
@@ -116,4 +120,5 @@ class Endpoint:
         return "down" if self.is_down else self.standing.value
 
     def failed(self, kind: str) -> None:
+        self.has_moved = True
         self.counters.failures[kind] = self.counters.failures.get(kind, 0) + 1

@@ -323,11 +323,9 @@ class DataPlane:
     def collect(self, *, whole: bool = False) -> WorkerCounters:
         """What moved since the last time, or everything; and the gauges."""
         self._settle()
-        self.pools.count()
         tally = self.tally
-        return WorkerCounters(
+        counters = WorkerCounters(
             rings=read_meters(tally.meters, whole=whole),
-            endpoints=self.pools.endpoint_counters,
             versions=self.pools.news(),
             connections=len(self._connections),
             router_answers=tally.answers,
@@ -339,6 +337,8 @@ class DataPlane:
             loop_lag_micros=tally.lag_micros,
             access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
+        self.pools.count(counters, whole=whole)
+        return counters
 
     def watch(self, watched: Iterable[Watched]) -> None:
         """Count the users of these services, and of no others."""

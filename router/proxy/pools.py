@@ -12,7 +12,7 @@ from router.core.snapshot import Service
 from router.core.standing import Event, Standing
 from router.proxy.endpoint import Endpoint, Reserve, Target, target
 from router.proxy.pool import VersionPool
-from router.telemetry.counters import EndpointCounters, EndpointKey, VersionCounters, VersionKey
+from router.telemetry.counters import EndpointCounters, EndpointKey, VersionCounters, VersionKey, WorkerCounters
 
 _STATES: Final = {standing: {standing.value: 1} for standing in Standing}
 
@@ -21,7 +21,7 @@ class Pools:
     """What a snapshot's versions and endpoints are in this worker."""
 
     __slots__ = (
-        "_on_room", "_on_trouble", "_version_counters", "endpoint_counters", "endpoints", "reserves", "versions",
+        "_has_told_all", "_on_room", "_on_trouble", "_version_counters", "endpoints", "reserves", "versions",
     )  # fmt: skip
 
     def __init__(self, on_trouble: Callable[[VersionPool], None], on_room: Callable[[VersionPool], None]) -> None:
@@ -30,7 +30,8 @@ class Pools:
         self.versions: dict[VersionKey, VersionPool] = {}
         self.endpoints: dict[EndpointKey, Endpoint] = {}
         self.reserves: dict[Target, Reserve] = {}
-        self.endpoint_counters: dict[EndpointKey, EndpointCounters] = {}
+        self._has_told_all = False
+        """Whether control knows which endpoints there are."""
         self._version_counters: dict[VersionKey, VersionCounters] = {}
 
     def update(self, services: Iterable[Service], workers: int, now: float) -> None:
@@ -42,8 +43,8 @@ class Pools:
         for key in self.versions.keys() - versions.keys():
             self.versions[key].retire()
         self.versions = versions
-        for gone in self.endpoints.keys() - endpoints.keys():
-            del self.endpoint_counters[gone]  # addresses come and go, and a list of all of them only grows
+        if [*endpoints] != [*self.endpoints]:
+            self._has_told_all = False
         self.endpoints = endpoints
         named = {target(endpoint.spec) for endpoint in endpoints.values()}
         for left in self.reserves.keys() - named:
@@ -71,7 +72,7 @@ class Pools:
                 if endpoint is None or target(endpoint.spec) != target(spec):
                     endpoint = Endpoint(
                         spec,
-                        self.endpoint_counters.setdefault(key, EndpointCounters()),
+                        EndpointCounters() if endpoint is None else endpoint.counters,
                         self.reserves.setdefault(target(spec), Reserve()),
                         pool,
                     )
@@ -87,17 +88,23 @@ class Pools:
             pool.connections = service.alike.one(service.spec.connections)
             versions[pool_key] = pool
 
-    def count(self) -> None:
-        """Set the gauges."""
-        for endpoint in self.endpoints.values():
-            endpoint.counters.active = endpoint.active
-            endpoint.counters.idle = len(endpoint.reserve.idle)
-            endpoint.counters.states = _STATES[endpoint.standing]
-        for pool in self.versions.values():
-            pool.count()
+    def count(self, counters: WorkerCounters, *, whole: bool) -> None:
+        """Put endpoints into a report: those that moved since the last one, or all."""
+        is_all = whole or not self._has_told_all
+        self._has_told_all, counters.has_all_endpoints = True, is_all
+        levels, moved = counters.levels, counters.endpoints
+        for key, endpoint in self.endpoints.items():
+            levels.append(endpoint.active)
+            levels.append(len(endpoint.reserve.idle))
+            if is_all or endpoint.has_moved or endpoint.told is not endpoint.standing:
+                endpoint.has_moved, endpoint.told = False, endpoint.standing
+                endpoint.counters.states = _STATES[endpoint.standing]
+                moved[key] = endpoint.counters
 
     def news(self) -> dict[VersionKey, VersionCounters]:
         """The versions where something has happened."""
+        for pool in self.versions.values():
+            pool.count()
         return {key: counters for key, counters in self._version_counters.items() if counters.has_news}
 
     def close(self) -> None:

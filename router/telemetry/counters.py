@@ -61,6 +61,7 @@ class EndpointCounters(msgspec.Struct, array_like=True, gc=False):
     """Times it was left alone, by what happened."""
     active: int = 0
     idle: int = 0
+    """Both are set where workers are added up: see ``WorkerCounters.levels``."""
     states: dict[str, int] = {}
     """Word (up, slow start, ejected, unreachable …) → workers that say it; a gauge. Nobody says anything: up."""
 
@@ -91,11 +92,16 @@ class VersionCounters(msgspec.Struct, array_like=True, gc=False):
 class WorkerCounters:
     """Everything one worker counts; cumulative since the worker started, but for the gauges it names so.
 
-    In a report, ``rings`` are those that moved since the last one, and their histograms hold the buckets that did.
+    In a report, ``rings`` are those that moved since the last one, and their histograms hold the buckets that did;
+    ``endpoints`` likewise, unless ``has_all_endpoints``.
     """
 
     rings: dict[RingKey, RingCounters] = field(default_factory=dict)
     endpoints: dict[EndpointKey, EndpointCounters] = field(default_factory=dict)
+    has_all_endpoints: bool = True
+    levels: list[int] = field(default_factory=list)
+    """Gauges of all endpoints, in the order of the last report that had all of them: of each, how many requests are
+    under way there, and how many connections rest."""
     versions: dict[VersionKey, VersionCounters] = field(default_factory=dict)
     connections: int = 0
     router_answers: dict[str, int] = field(default_factory=dict)
@@ -164,9 +170,12 @@ def fold(into: WorkerCounters, other: WorkerCounters, *, gauges: bool) -> None:
         add(endpoint.failures, their_endpoint.failures)
         add(endpoint.ejections, their_endpoint.ejections)
         if gauges:
-            endpoint.active += their_endpoint.active
-            endpoint.idle += their_endpoint.idle
             add(endpoint.states, their_endpoint.states)
+    if gauges:
+        for endpoint_key, active, idle in zip(other.endpoints, other.levels[::2], other.levels[1::2], strict=False):
+            endpoint = into.endpoints[endpoint_key]
+            endpoint.active += active
+            endpoint.idle += idle
     fold_versions(into.versions, other.versions, gauges=gauges)
     add(into.router_answers, other.router_answers)
     add(into.failures, other.failures)

@@ -30,4 +30,7 @@ def apply_report(
             ring.durations = durations
         rings[key] = ring
     report.rings = rings
+    if not report.has_all_endpoints:
+        known.endpoints.update(report.endpoints)
+        report.endpoints, report.has_all_endpoints = known.endpoints, True
     return report
