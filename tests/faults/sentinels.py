@@ -1,12 +1,9 @@
-"""Three real Sentinels over a primary and its replica, and whoever follows what they say."""
+"""Three real Sentinels over a primary and its replica."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +11,8 @@ from redis.exceptions import RedisError
 
 from router.control.link import make_client
 from router.control.redis_server import find_server
-from tests.faults.load import Load
 from tests.faults.processes import popen, ports
 from tests.faults.rig import Stage
-from tests.faults.shim import Shim
 from tests.redis_fixture import Server
 from tests.waiting import until
 
@@ -47,10 +42,11 @@ def replica_of(stage: Stage, primary: int) -> Server:
 
 
 class Sentinels:
-    """Their ports are ``ports``; ``primary()`` is what most recently the first of them said."""
+    """Their ports are ``ports``, and the router finds them all by ``url``."""
 
     def __init__(self, stage: Stage, primary: int) -> None:
         self.ports = ports(3)
+        self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in self.ports)}/{NAME}/0"
         for port in self.ports:
             directory = stage.directory / f"sentinel-{port}"
             directory.mkdir()
@@ -96,26 +92,3 @@ class Sentinels:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-
-
-@contextlib.asynccontextmanager
-async def followed(load: Load, sentinels: Sentinels, shim: Shim) -> AsyncIterator[list[float]]:
-    """Until the block ends the shim points at the primary, whoever that is; the moments when it changed."""
-    switched: list[float] = []
-    is_over = asyncio.Event()  # not a cancellation: a client of Redis may take it for a time-out of its own
-    load.start(_follow(sentinels, shim, switched, is_over))
-    try:
-        yield switched
-    finally:
-        is_over.set()
-
-
-async def _follow(sentinels: Sentinels, shim: Shim, switched: list[float], is_over: asyncio.Event) -> None:
-    while not is_over.is_set():
-        with contextlib.suppress(RedisError, OSError):
-            port = await sentinels.primary()
-            if port != shim.upstream:
-                shim.upstream = port
-                shim.cut()
-                switched.append(time.monotonic())
-        await asyncio.sleep(_LOOK_SECONDS)
