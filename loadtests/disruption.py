@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests import contestants, report
-from loadtests.openloop import Generator, Load, Row, read_rows
+from loadtests.openloop import Generator, Row, read_rows
+from loadtests.openloop_run import Load
 from loadtests.rig import HOST, LOAD_CORE, Rig, RigError, family, fetch, say_cores, turns
 from router.control.redis_server import EmbeddedRedis, ServerFailed, ServerNotFound, free_port, launch
 

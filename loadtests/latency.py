@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from loadtests import contestants, report
 from loadtests.histogram import Histogram
-from loadtests.openloop import LATE_SHARE, Generator, Load, Row, read_rows
+from loadtests.openloop import Generator, Row, read_rows
+from loadtests.openloop_run import LATE_SHARE, Load
 from loadtests.rig import HOST, PRIORITY, Child, Rig, RigError, lua, say_cores, turns, wrk
 from loadtests.standstills import Watch, kept
 

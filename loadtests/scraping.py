@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests import contestants, exposed, report
-from loadtests.openloop import Generator, Load, read_rows
+from loadtests.openloop import Generator, read_rows
+from loadtests.openloop_run import Load
 from loadtests.rig import HOST, LOAD_CORE, PROXY_CORE, Rig, RigError, fetch, lua, say_cores, wrk
 
 WORKERS: Final = 2

@@ -19,7 +19,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from loadtests import contestants, exposed, report
-from loadtests.openloop import Generator, Load
+from loadtests.openloop import Generator
+from loadtests.openloop_run import Load
 from loadtests.rig import HOST, Rig, RigError, say_cores, turns
 from loadtests.trickle import UPLOAD_HOST, SlowClients, Slowness
 from router.proxy.admit import RATE_GRACE_SECONDS

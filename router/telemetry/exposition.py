@@ -319,7 +319,7 @@ def _store(page: Page, figures: Figures) -> None:
     page.begin(Control.STORE_ERRORS)
     page.add_each("", "kind", catalogue.STORE_ERRORS, store.errors)
     page.begin(Control.POLLS)
-    page.histogram("", store.poll_durations, store.poll_micros)
+    page.histogram("", dict(store.poll_durations), store.poll_micros)
 
 
 def _config(page: Page, figures: Figures) -> None:
