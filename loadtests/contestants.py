@@ -55,12 +55,12 @@ class Field:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def start_backend(rig: Rig) -> Backend:
-    """nginx with 1 KiB answers, one port per version, on the load core."""
+def start_backend(rig: Rig, core: int = LOAD_CORE) -> Backend:
+    """nginx with 1 KiB answers, one port per version; on the load core, if no other is named."""
     need("nginx")
     v1, v2 = free_ports(2)
     config = rig.write("backend.conf", configs.backend(rig.directory, "backend", [[v1], [v2]]))
-    return Backend(v1, v2, rig.start("backend", ["nginx", "-c", config], LOAD_CORE, f"http://{HOST}:{v1}/"))
+    return Backend(v1, v2, rig.start("backend", ["nginx", "-c", config], core, f"http://{HOST}:{v1}/"))
 
 
 def need(program: str) -> None:

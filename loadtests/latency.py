@@ -14,7 +14,7 @@ from loadtests import contestants, report
 from loadtests.histogram import Histogram
 from loadtests.openloop import Generator, Row, read_rows
 from loadtests.openloop_run import LATE_SHARE, Load
-from loadtests.rig import HOST, PRIORITY, Child, Rig, RigError, lua, say_cores, turns, wrk
+from loadtests.rig import HOST, PRIORITY, PROXY_CORE, Child, Rig, RigError, lua, say_cores, turns, wrk
 from loadtests.standstills import Watch, kept
 
 DIRECT: Final = "direct"
@@ -31,7 +31,7 @@ Rounds = list[dict[str, Turn]]
 
 def options() -> argparse.Namespace:
     parser = report.parser("Added latency beside direct, nginx and HAProxy; open loop, Poisson arrivals.")
-    parser.add_argument("--connections", type=int, default=64, help="keep-alive connections of the generator")
+    parser.add_argument("--connections", type=int, default=256, help="keep-alive connections of the generator")
     parser.add_argument("--saturation", type=float, help="requests/s that saturate the router (else it is measured)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of saturation (default: 0.3 0.7)")
     parser.add_argument("--warm-seconds", type=float, default=0.5, help="of load before each turn that do not count")
@@ -96,7 +96,7 @@ def percentiles(rows: Sequence[Row]) -> Latencies:
 def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
     with Rig() as rig, Watch(rig.directory) as watch:
         record = rig.directory / "rows"
-        backend = contestants.start_backend(rig)
+        backend = contestants.start_backend(rig, PROXY_CORE)  # the generator has its core to itself
         field = contestants.start_all(rig, backend, ("nginx", "haproxy"))
         ports = {DIRECT: backend.v1} | {name: one.port for name, one in field.contestants.items()}
         for child in (backend.child, *(one.child for one in field.contestants.values())):
@@ -108,7 +108,7 @@ def measure_all(asked: argparse.Namespace) -> dict[str, Any]:
         if saturation is None:
             found = [wrk(script, ports[contestants.ROUTER], asked.seconds) for _ in range(3)]
             saturation = statistics.median(one["requests"] / one["microseconds"] * 1e6 for one in found)
-        print(f"This router is saturated at {saturation:,.0f} requests/s.")
+        print(f"This router, with the backend on its core, is saturated at {saturation:,.0f} requests/s.")
         loads: dict[str, Any] = {}
         for share in asked.shares:
             rounds: Rounds = []

@@ -41,9 +41,10 @@ RECONNECT_NS: Final = 10_000_000
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 _NEVER: Final = 1 << 62
 _EVENTS: Final = 64
-_RECEIVED: Final = 256 * 1024
+_BUFFER: Final = memoryview(bytearray(256 * 1024))
+"""For what is received: a new one each time would cost more than all the rest."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_EVENT: Final = struct.Struct("=IQ" if platform.machine() == "x86_64" else "=I4xQ")
+_EVENT: Final = struct.Struct("=Ii4x" if platform.machine() == "x86_64" else "=I4xi4x")
 """epoll_event, which is packed on x86-64: what happened, and the descriptor it happened to."""
 _PR_SET_TIMERSLACK: Final = 29
 
@@ -122,9 +123,9 @@ class Connection:
             self.run.answered(self, self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
             return
         try:
-            data = self.socket.recv(_RECEIVED)
-            if data:
-                self.parser.feed_data(data)
+            count = self.socket.recv_into(_BUFFER)
+            if count:
+                self.parser.feed_data(_BUFFER[:count])
                 return
         except BlockingIOError:
             return
