@@ -22,6 +22,8 @@ SHARES: Final = (0.3, 0.7)
 SHOWN: Final = ("p50", "p99", "p99.9")
 KEPT_SHARE: Final = 0.5
 """A turn of which less is left says nothing."""
+WAITED_SHARE: Final = 0.1
+"""Near saturation some find every connection busy, and their latency has that in it; it is saturated with more."""
 NEVER_LATE_MS: Final = 60_000.0
 
 Latencies = dict[str, float]
@@ -31,7 +33,7 @@ Rounds = list[dict[str, Turn]]
 
 def options() -> argparse.Namespace:
     parser = report.parser("Added latency beside direct, nginx and HAProxy; open loop, Poisson arrivals.")
-    parser.add_argument("--connections", type=int, default=256, help="keep-alive connections of the generator")
+    parser.add_argument("--connections", type=int, default=64, help="keep-alive connections of the generator")
     parser.add_argument("--saturation", type=float, help="requests/s that saturate the router (else it is measured)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of saturation (default: 0.3 0.7)")
     parser.add_argument("--warm-seconds", type=float, default=0.5, help="of load before each turn that do not count")
@@ -62,6 +64,7 @@ def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch
         asked.connections,
         poisson=True,
         late_ms=NEVER_LATE_MS,  # standstills make it late too: that is judged below, without them
+        waited_share=WAITED_SHARE,
         host="shop.example.com",
         seed=seed,
     )

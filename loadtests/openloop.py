@@ -62,7 +62,8 @@ class Generator:
         self.load = load
         self._command = python_module("loadtests.openloop", load.url, "--json", "--realtime")
         self._command += [f"--{name}" for name in ("poisson", "rotate") if getattr(load, name)]
-        wanted = {name: getattr(load, name) for name in ("rate", "seconds", "connections", "late_ms", "host", "seed")}
+        names = ("rate", "seconds", "connections", "late_ms", "waited_share", "host", "seed")
+        wanted = {name: getattr(load, name) for name in names}
         for name, value in (wanted | {"record": record}).items():
             if value is not None:
                 self._command += [f"--{name.replace('_', '-')}", str(value)]
@@ -108,6 +109,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--poisson", action="store_true", help="random arrivals, as of many users (else evenly spaced)")
     parser.add_argument("--rotate", action="store_true", help="use all connections in turn (else the one used last)")
     parser.add_argument("--late-ms", type=float, default=1.0, help="later than this counts as late")
+    parser.add_argument("--waited-share", type=float, default=0.01, help="so many may find every connection busy")
     parser.add_argument("--host", help="Host header (else the URL's)")
     parser.add_argument("--seed", type=int, help="of the random arrivals")
     parser.add_argument("--realtime", action="store_true", help="run before other processes, where that is allowed")

@@ -32,7 +32,6 @@ from loadtests.histogram import Histogram
 LATE_SHARE: Final = 0.01
 USERS: Final = 5000
 BUSY_SHARE: Final = 0.9
-WAITED_SHARE: Final = 0.01
 CONNECT_SECONDS: Final = 5.0
 LEAD_NS: Final = 100_000_000
 """Until the first request is due."""
@@ -55,7 +54,8 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a run is asked for. ``late_ms``: later than this counts as late; ``seed``: of the random arrivals.
+    """What a run is asked for. ``late_ms``: later than this counts as late; ``waited_share``: so many may find every
+    connection busy; ``seed``: of the random arrivals.
 
     With ``rotate`` the connection that has been idle longest is used next, so all of them are; else the one used last.
     """
@@ -67,6 +67,7 @@ class Load:
     poisson: bool = False
     rotate: bool = False
     late_ms: float = 1.0
+    waited_share: float = 0.01
     host: str | None = None
     seed: int | None = None
 
@@ -304,10 +305,10 @@ class Run:
                 f"the generator could not keep {self.load.rate:g}/s: {self.late / offered:.1%} of {offered} requests "
                 f"were late by more than {self.load.late_ms:g} ms (1 % may be)"
             )
-        if self.waited > offered * WAITED_SHARE:
+        if self.waited > offered * self.load.waited_share:
             raise RefusedError(
-                f"{self.waited / offered:.1%} of {offered} requests found every connection busy (1 % may): "
-                "the target, or the machine, is saturated"
+                f"{self.waited / offered:.1%} of {offered} requests found every connection busy "
+                f"({self.load.waited_share:.0%} may): the target, or the machine, is saturated"
             )
         if self.busy > BUSY_SHARE:
             raise RefusedError(f"the generator was busy {self.busy:.0%} of the time: latencies would be its own")
