@@ -47,9 +47,11 @@ def before_others(child: Child) -> None:
     A machine has processes of its own that take a core for some milliseconds a few times a second: 1 % of the time, so
     they would be what p99 tells.
     """
-    for thread in (int(task.name) for pid in child.pids for task in Path(f"/proc/{pid}/task").iterdir()):
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(PRIORITY))
+    for pid in child.pids:
+        with contextlib.suppress(FileNotFoundError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(PermissionError, ProcessLookupError):
+                    os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(PRIORITY))
 
 
 def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch: Watch, record: Path) -> Turn:
@@ -64,7 +66,7 @@ def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch
         asked.connections,
         poisson=True,
         late_ms=NEVER_LATE_MS,  # standstills make it late too: that is judged below, without them
-        waited_share=WAITED_SHARE,
+        waited_share=1.0,  # likewise
         host="shop.example.com",
         seed=seed,
     )
@@ -81,6 +83,9 @@ def openloop(port: int, rate: float, seed: int, asked: argparse.Namespace, watch
     late = sum(row.late > asked.late_ms * 1e6 for row in counted)
     if late > LATE_SHARE * len(counted):
         raise RigError(f"the generator was late by more than {asked.late_ms:g} ms with {late / len(counted):.1%}")
+    waited = sum(row.waited for row in counted)
+    if waited > WAITED_SHARE * len(counted):
+        raise RigError(f"{waited / len(counted):.1%} found every connection busy: it is saturated")
     return {
         "kept_percent": 100 * len(counted) / len(rows),
         "latency_us": percentiles(counted),
@@ -172,7 +177,7 @@ def show(load: str, found: dict[str, Any], rounds: int) -> None:
 
 def main() -> None:
     asked = options()
-    say_cores()
+    say_cores(backend=PROXY_CORE)
     report.save("latency", asked, measure_all(asked))
 
 

@@ -40,6 +40,8 @@ class Row(NamedTuple):
     """From when it was due to the end of the answer, or to its failure."""
     status: int
     """Of the answer; 0 without one."""
+    waited: int = 0
+    """1 if it found every connection busy."""
 
 
 def read_rows(path: Path) -> list[Row]:

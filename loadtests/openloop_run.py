@@ -1,8 +1,8 @@
 """The open-loop generator at work: one thread, plain sockets, one wait for answers and for the next moment alike.
 
-It shares a core with the backend it asks, so what it takes itself is in every latency. On an event loop a request cost
-it seven system calls; here it is four: wait, send, wait, receive. The wait is epoll_pwait2 (Linux 5.11), since other
-timers that sockets can be waited for with are a thousand times coarser or take two calls more.
+Where it shares a core with the backend it asks, what it takes itself is in every latency. On an event loop a request
+cost it seven system calls; here it is four: wait, send, wait, receive. The wait is epoll_pwait2 (Linux 5.11), since
+other timers that sockets can be waited for with are a thousand times coarser or take two calls more.
 """
 
 from __future__ import annotations
@@ -94,25 +94,28 @@ class Waiter:
         self._timeout.seconds, self._timeout.nanoseconds = divmod(max(0, nanoseconds), 1_000_000_000)
         count = self._wait(*self._arguments)
         if count < 0:
-            raise OSError(ctypes.get_errno(), "epoll_pwait2")
+            failed = ctypes.get_errno()
+            if failed != errno.EINTR:  # which comes after SIGCONT as well
+                raise OSError(failed, "epoll_pwait2")
         return [_EVENT.unpack_from(self._buffer, at)[1] for at in range(0, count * _EVENT.size, _EVENT.size)]
 
 
 class Connection:
     """One keep-alive connection, one request at a time."""
 
-    __slots__ = ("due", "is_connecting", "late", "parser", "run", "socket")
+    __slots__ = ("due", "is_connecting", "late", "parser", "run", "socket", "waited")
 
     def __init__(self, run: Run, connected: socket.socket, *, is_connecting: bool) -> None:
         self.run = run
         self.socket = connected
         self.is_connecting = is_connecting
         self.parser = httptools.HttpResponseParser(self)
-        self.due = self.late = 0
-        """When the request in flight was due (0 without one), and how late the generator was with it."""
+        self.due = self.late = self.waited = 0
+        """When the request in flight was due (0 without one), how late the generator was with it, and whether it
+        waited for this connection."""
 
-    def send(self, due: int, late: int, request: bytes) -> None:
-        self.due, self.late = due, late
+    def send(self, due: int, late: int, waited: int, request: bytes) -> None:
+        self.due, self.late, self.waited = due, late, waited
         try:
             self.socket.send(request)
         except OSError:
@@ -136,7 +139,10 @@ class Connection:
 
     def on_message_complete(self) -> None:
         due, self.due = self.due, 0
-        self.run.ended(due, self.late, self.parser.get_status_code())
+        if not due:  # nobody asked
+            self.run.lost(self)
+            return
+        self.run.ended(due, self.late, self.waited, self.parser.get_status_code())
         if self.parser.should_keep_alive():
             self.run.is_free(self)
         else:
@@ -222,7 +228,7 @@ class Run:
             if late > self._late_ns:
                 self.late += 1
             if self._free:
-                self._send(self._next(), due, late)
+                self._send(self._next(), due, late, 0)
             else:
                 self.waited += 1
                 self._waiting.append((due, late))
@@ -230,17 +236,17 @@ class Run:
         if self._due >= self._end:
             self._due = float(_NEVER)
 
-    def _send(self, connection: Connection, due: int, late: int) -> None:
+    def _send(self, connection: Connection, due: int, late: int, waited: int) -> None:
         self.sent += 1
-        connection.send(due, late, self._requests[self.sent % USERS])
+        connection.send(due, late, waited, self._requests[self.sent % USERS])
 
     def is_free(self, connection: Connection) -> None:
         if self._waiting:
-            self._send(connection, *self._waiting.popleft())
+            self._send(connection, *self._waiting.popleft(), 1)
         else:
             self._free.append(connection)
 
-    def ended(self, due: int, late: int, status: int) -> None:
+    def ended(self, due: int, late: int, waited: int, status: int) -> None:
         """A request has its answer, or will have none (status 0)."""
         took = time.monotonic_ns() - due
         if status == 200:
@@ -248,7 +254,7 @@ class Run:
         else:
             self.errors += 1
         if self._record is not None:
-            self._rows.extend((due, late, took, status))
+            self._rows.extend((due, late, took, status, waited))
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +295,7 @@ class Run:
             self._free.remove(connection)
         if connection.due:
             due, connection.due = connection.due, 0
-            self.ended(due, connection.late, 0)
+            self.ended(due, connection.late, connection.waited, 0)
         if self._is_open:
             heapq.heappush(self._retries, time.monotonic_ns() + (RECONNECT_NS if connection.is_connecting else 0))
 

@@ -55,11 +55,13 @@ CORES: Final = len(os.sched_getaffinity(0))
 """As it was at the start: a load test may pin itself later on."""
 
 
-def say_cores() -> None:
+def say_cores(backend: int = LOAD_CORE) -> None:
     if PROXY_CORE == LOAD_CORE:
         print("Only 1 core: proxy, load and backend share it. CPU per request still counts, requests/s do not.")
     else:
-        print(f"Proxies on core {PROXY_CORE}, load and backend on core {LOAD_CORE}.")
+        beside = "load and backend" if backend == LOAD_CORE else "load"
+        others = "Proxies" if backend == LOAD_CORE else "Proxies and backend"
+        print(f"{others} on core {PROXY_CORE}, {beside} on core {LOAD_CORE}.")
 
 
 def free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from router.control import ledger
 from router.control.ledger import Ledger
 from router.control.shares import STEP_SECONDS, WINDOW_SECONDS, Shares
-from router.telemetry.counters import RingCounters, WorkerCounters, fold
+from router.telemetry.counters import EndpointCounters, RingCounters, WorkerCounters, fold
 from router.telemetry.messages import pack_counters
 from router.telemetry.reports import apply_report
 
@@ -32,6 +32,25 @@ def told(book: Ledger, *counts: int, pid: int = 7) -> WorkerCounters:
 def test_a_new_control_knows_what_the_old_one_was_told(tmp_path: Path) -> None:
     known = told(Ledger(tmp_path), 3, 5, 9)
     assert Ledger(tmp_path).found == {(0, 7): known}
+
+
+def test_a_new_control_knows_the_endpoints_that_were_told_one_by_one(tmp_path: Path) -> None:
+    book, known = Ledger(tmp_path), WorkerCounters()
+    one, other = ("shop", "v1", "a:1"), ("shop", "v1", "b:1")
+    for counters in (
+        WorkerCounters(endpoints={one: EndpointCounters(), other: EndpointCounters()}, levels=[1, 2, 3, 4]),
+        WorkerCounters(endpoints={other: EndpointCounters({"reset": 1})}, has_all_endpoints=False, levels=[5, 6, 7, 8]),
+        WorkerCounters(has_all_endpoints=False, levels=[9, 10, 11, 12]),
+    ):
+        packed = pack_counters(counters)
+        known = apply_report(known, counters)
+        book.report(0, 7, packed, known)
+    total = WorkerCounters()
+    fold(total, Ledger(tmp_path).found[0, 7], gauges=True)
+    assert total.endpoints == {
+        one: EndpointCounters(active=9, idle=10),
+        other: EndpointCounters({"reset": 1}, active=11, idle=12),
+    }
 
 
 def test_half_a_report_at_the_end_is_none(tmp_path: Path) -> None:

@@ -256,6 +256,22 @@ def test_a_status_that_nobody_registered_counts_as_its_class(status: int, code: 
     assert code in catalogue.CODES
 
 
+def test_each_histogram_of_a_ring_stands_under_its_own_name_and_outcome() -> None:
+    spec, counters = snapshot(wide()), WorkerCounters()
+    ring = counters.ring(("wide", "r0", "v0"))
+    ring.durations = {100: 1, ERROR + 100: 2, UPSTREAM + 100: 3, UPSTREAM + ERROR + 100: 4}
+    shown = {
+        (line.partition("_seconds_count")[0].removeprefix(PREFIX), line.partition('outcome="')[2].partition('"')[0]):
+        int(line.rpartition(" ")[2])
+        for line in render(figures(spec, counters)).decode().splitlines()
+        if 'ring="r0",version="v0"' in line and "_seconds_count{" in line
+    }  # fmt: skip
+    assert shown == {
+        ("request_duration", "success"): 1, ("request_duration", "error"): 2,
+        ("upstream_duration", "success"): 3, ("upstream_duration", "error"): 4,
+    }  # fmt: skip
+
+
 def test_what_a_scrape_keeps_for_the_next_one_is_shown_only_while_it_is_true() -> None:
     spec, counters, kept = snapshot(wide()), WorkerCounters(), {}
     ring = counters.ring(("wide", "r0", "v0"))

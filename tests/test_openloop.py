@@ -34,6 +34,7 @@ async def test_every_request_leaves_when_it_is_due_and_is_answered(tmp_path: Pat
     seen: list[bytes] = []
     async with raw_backend(fixed(OK, seen)) as port:
         words = ("--rate", "400", "--seconds", "1", "--connections", "4", "--host", "shop.example.com")
+        words += ("--waited-share", "1")
         code, found, rows, _ = await generate(port, tmp_path / "rows", *words)
 
     assert (code, found["errors"], found["requests"]) == (0, 0, 400)

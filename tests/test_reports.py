@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from loadtests.rig import free_ports
+from router.core.spec import ClientTlsSpec, EndpointSpec, VersionSpec
+from router.core.standing import Event
 from router.proxy.plane import DataPlane
-from router.telemetry.counters import EndpointKey, WorkerCounters, fold
+from router.telemetry.counters import EndpointCounters, EndpointKey, WorkerCounters, fold
 from router.telemetry.messages import pack_counters, unpack_counters
 from router.telemetry.reports import apply_report
 from tests.house import fixed, raw_backend, running_plane, shop, snapshot
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CANARY = b"GET / HTTP/1.1\r\nHost: shop\r\nX-Ring: canary\r\nConnection: close\r\n\r\n"
-Seen = dict[EndpointKey, tuple[int, int, dict[str, int], dict[str, int]]]
+Seen = dict[EndpointKey, tuple[int, int, dict[str, int], dict[str, int], dict[str, int]]]
 
 
 def truth(plane: DataPlane) -> Seen:
-    """Of each endpoint: requests under way, idle connections, failures, and how it is."""
+    """Of each endpoint: requests under way, idle connections, failures, ejections, and how it is."""
     return {
-        key: (one.active, len(one.reserve.idle), one.counters.failures, {one.standing.value: 1})
+        key: (one.active, len(one.reserve.idle), *what_happened(one.counters), {one.standing.value: 1})
         for key, one in plane.pools.endpoints.items()
     }
 
@@ -25,7 +27,11 @@ def truth(plane: DataPlane) -> Seen:
 def seen(known: WorkerCounters) -> Seen:
     total = WorkerCounters()
     fold(total, known, gauges=True)
-    return {key: (one.active, one.idle, one.failures, one.states) for key, one in total.endpoints.items()}
+    return {key: (one.active, one.idle, *what_happened(one), one.states) for key, one in total.endpoints.items()}
+
+
+def what_happened(counters: EndpointCounters) -> tuple[dict[str, int], dict[str, int]]:
+    return dict(counters.failures), dict(counters.ejections)
 
 
 def report(plane: DataPlane, *, whole: bool = False) -> WorkerCounters:
@@ -50,6 +56,16 @@ async def test_control_knows_every_endpoint_though_only_those_that_moved_are_tol
             assert known.endpoints["shop", "v2", f"127.0.0.1:{dead}"].failures["connect"]
             assert seen(known)["shop", "v2", f"127.0.0.1:{other}"][1] == 1
 
+            # Ejected and well again between two reports: as it was, and yet counted.
+            pool, now = router.plane.pools.versions["shop", "v1"], router.plane.now()
+            (one,) = pool.endpoints
+            for event in (Event.OUTLIER, Event.TIME_OVER, Event.TIME_OVER):
+                pool.happened(one, event, now)
+            assert one.standing is one.told
+            known = apply_report(known, report(router.plane))
+            assert seen(known) == truth(router.plane)
+            assert known.endpoints["shop", "v1", f"127.0.0.1:{well}"].ejections == {"outlier": 1}
+
             # Nothing happened: nobody is told of.
             came = report(router.plane)
             assert not came.endpoints
@@ -64,6 +80,24 @@ async def test_control_knows_every_endpoint_though_only_those_that_moved_are_tol
 
             # A control that comes new is told all.
             assert seen(apply_report(WorkerCounters(), report(router.plane, whole=True))) == truth(router.plane)
+
+
+async def test_what_still_happens_to_one_that_is_spoken_to_in_another_way_now_is_told() -> None:
+    (port,) = free_ports(1)
+    plain, key = snapshot(shop((port,), (port,))), ("shop", "v1", f"127.0.0.1:{port}")
+    named = VersionSpec("v1", (EndpointSpec("127.0.0.1", port, tls=ClientTlsSpec()),))
+    async with running_plane(plain) as router:
+        known = apply_report(WorkerCounters(), report(router.plane, whole=True))
+        before = router.plane.pools.endpoints[key]
+        secure = shop((port,), (port,), versions=(named, plain.services[0].versions[1]))
+        router.plane.install(snapshot(secure, generation=2))
+        known = apply_report(known, report(router.plane))
+        assert router.plane.pools.endpoints[key] is not before
+
+        before.failed("timeout")
+
+        known = apply_report(known, report(router.plane))
+        assert known.endpoints[key].failures == {"timeout": 1}
 
 
 async def test_one_that_comes_back_is_told_of_as_a_new_one() -> None:

@@ -202,7 +202,7 @@ async def settled(router: RunningPlane) -> None:
         counters = plane.collect(whole=True)
         return (
             all(ring.in_flight == 0 for ring in counters.rings.values())
-            and all(endpoint.active == 0 for endpoint in counters.endpoints.values())
+            and all(endpoint.active == 0 for endpoint in plane.pools.endpoints.values())
             and all(
                 not pool.in_flight and not pool.waiting and not pool.copies for pool in plane.pools.versions.values()
             )

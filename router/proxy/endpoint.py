@@ -67,7 +67,7 @@ class Endpoint:
 
     __slots__ = (
         "active", "address", "begun", "connect_timeouts", "counters", "ejections", "errors", "failed_answers",
-        "has_moved", "is_down", "is_drained", "is_probed", "is_retired", "pool", "reserve", "seen_begun",
+        "has_moved", "heir", "is_down", "is_drained", "is_probed", "is_retired", "pool", "reserve", "seen_begun",
         "seen_failed", "spec", "standing", "told", "until", "weight",
     )  # fmt: skip
 
@@ -101,6 +101,8 @@ class Endpoint:
         self.is_retired = False
         self.has_moved = True
         """Whether its counters are others than control was told last."""
+        self.heir: Endpoint | None = None
+        """Who has its place and its counters, since it is spoken to in another way."""
         self.told = self.standing
         """The standing that control was told last."""
 
@@ -119,6 +121,12 @@ class Endpoint:
             return "drained"
         return "down" if self.is_down else self.standing.value
 
-    def failed(self, kind: str) -> None:
+    def moved(self) -> None:
+        """Its counters are about to be others than control was told."""
         self.has_moved = True
+        if self.heir is not None:
+            self.heir.moved()
+
+    def failed(self, kind: str) -> None:
+        self.moved()
         self.counters.failures[kind] = self.counters.failures.get(kind, 0) + 1

@@ -272,7 +272,7 @@ class VersionPool:
         if endpoint.standing is Standing.WELL:
             endpoint.until = now + FORGIVEN_SECONDS
         if standing is Standing.EJECTED or standing is Standing.UNREACHABLE:
-            endpoint.has_moved = True
+            endpoint.moved()
             kinds = endpoint.counters.ejections
             kinds[event.value] = kinds.get(event.value, 0) + 1
         endpoint.errors = endpoint.connect_timeouts = 0

@@ -70,12 +70,11 @@ class Pools:
                 key = (name, version.name, spec.address)
                 endpoint = self.endpoints.get(key)
                 if endpoint is None or target(endpoint.spec) != target(spec):
-                    endpoint = Endpoint(
-                        spec,
-                        EndpointCounters() if endpoint is None else endpoint.counters,
-                        self.reserves.setdefault(target(spec), Reserve()),
-                        pool,
-                    )
+                    before, reserve = endpoint, self.reserves.setdefault(target(spec), Reserve())
+                    kept = EndpointCounters() if before is None else before.counters
+                    endpoint = Endpoint(spec, kept, reserve, pool)
+                    if before is not None:
+                        before.heir = endpoint
                 endpoint.spec, endpoint.weight = spec, spec.weight
                 was_out = endpoint.is_down or endpoint.is_drained
                 endpoint.is_down = spec.address in version.down

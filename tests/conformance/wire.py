@@ -196,8 +196,8 @@ class Sockets(Stage):
         assert self.router is not None
         plane = self.router.plane
         async with asyncio.timeout(CASE_SECONDS):
-            while (counters := plane.collect()).connections or any(
-                endpoint.idle or endpoint.active for endpoint in counters.endpoints.values()
+            while plane.collect().connections or any(
+                endpoint.active or endpoint.reserve.idle for endpoint in plane.pools.endpoints.values()
             ):
                 await asyncio.sleep(0)
 

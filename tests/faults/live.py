@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import time
 import weakref
 from collections.abc import Iterable
@@ -89,6 +90,7 @@ async def behind_a_shim(stage: Stage) -> Shim:
         shim = _SHIMS[stage] = Shim(stage.redis.port)
         await shim.start()
         stage.later(shim.stop)
+    if json.loads(stage.config.read_text())["redis"] != shim.url:
         await restarted(stage, config={"redis": shim.url})
     return shim
 

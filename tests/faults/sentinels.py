@@ -17,7 +17,6 @@ from tests.redis_fixture import Server
 from tests.waiting import until
 
 NAME: Final = "routing"
-_LOOK_SECONDS: Final = 0.1
 
 
 async def command(port: int, *words: str | bytes) -> object:
