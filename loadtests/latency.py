@@ -13,7 +13,7 @@ from typing import Any, Final
 from loadtests import contestants, report
 from loadtests.histogram import Histogram
 from loadtests.openloop import Generator, Row, read_rows
-from loadtests.openloop_run import LATE_SHARE, Load
+from loadtests.openloop_run import LATE_SHARE, WAITED_SHARE, Load
 from loadtests.rig import HOST, PRIORITY, PROXY_CORE, Child, Rig, RigError, lua, say_cores, turns, wrk
 from loadtests.standstills import Watch, kept
 
@@ -22,8 +22,6 @@ SHARES: Final = (0.3, 0.7)
 SHOWN: Final = ("p50", "p99", "p99.9")
 KEPT_SHARE: Final = 0.5
 """A turn of which less is left says nothing."""
-WAITED_SHARE: Final = 0.1
-"""Near saturation some find every connection busy, and their latency has that in it; it is saturated with more."""
 NEVER_LATE_MS: Final = 60_000.0
 
 Latencies = dict[str, float]

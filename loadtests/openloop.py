@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from loadtests.openloop_run import Load, RefusedError, Run
-from loadtests.rig import LOAD_CORE, PRIORITY, ROOT, RigError, python_module
+from loadtests.openloop_run import WAITED_SHARE, Load, RefusedError, Run
+from loadtests.rig import LOAD_CORE, PRIORITY, ROOT, RigError, in_child, python_module
 
 MARGIN_SECONDS: Final = 30.0
 
@@ -79,7 +79,7 @@ class Generator:
             text=True,
             cwd=ROOT,
             start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
+            preexec_fn=lambda: in_child(LOAD_CORE),
         )
         return self
 
@@ -111,7 +111,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--poisson", action="store_true", help="random arrivals, as of many users (else evenly spaced)")
     parser.add_argument("--rotate", action="store_true", help="use all connections in turn (else the one used last)")
     parser.add_argument("--late-ms", type=float, default=1.0, help="later than this counts as late")
-    parser.add_argument("--waited-share", type=float, default=0.01, help="so many may find every connection busy")
+    parser.add_argument(
+        "--waited-share", type=float, default=WAITED_SHARE, help="so many may find every connection busy"
+    )
     parser.add_argument("--host", help="Host header (else the URL's)")
     parser.add_argument("--seed", type=int, help="of the random arrivals")
     parser.add_argument("--realtime", action="store_true", help="run before other processes, where that is allowed")

@@ -32,6 +32,7 @@ from loadtests.histogram import Histogram
 LATE_SHARE: Final = 0.01
 USERS: Final = 5000
 BUSY_SHARE: Final = 0.9
+WAITED_SHARE: Final = 0.01
 CONNECT_SECONDS: Final = 5.0
 LEAD_NS: Final = 100_000_000
 """Until the first request is due."""
@@ -67,7 +68,7 @@ class Load:
     poisson: bool = False
     rotate: bool = False
     late_ms: float = 1.0
-    waited_share: float = 0.01
+    waited_share: float = WAITED_SHARE
     host: str | None = None
     seed: int | None = None
 

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loadtests.openloop import Row, read_rows
 from loadtests.rig import ROOT
-from tests.house import fixed, raw_backend, read_head
+from tests.house import Serve, fixed, raw_backend, read_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LAST = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 MS = 1_000_000
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "epoll_pwait2"), reason="the generator needs epoll_pwait2: glibc 2.35, Linux 5.11"
+)
+
+
+def answers(each: Callable[[int], Awaitable[bytes]]) -> Serve:
+    """Asks for the answer to each request by its number, from 1 on, over all connections; without one it hangs up."""
+    numbers = itertools.count(1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            answer = await each(next(numbers))
+            if not answer:
+                return
+            writer.write(answer)
+
+    return serve
 
 
 async def generate(port: int, record: Path, *words: str) -> tuple[int, dict[str, Any], list[Row], str]:
@@ -63,24 +87,18 @@ async def test_a_backend_that_closes_after_each_answer_is_connected_to_again(tmp
 
 async def test_who_waits_for_a_stalled_backend_is_counted_with_all_the_waiting(tmp_path: Path) -> None:
     """No coordinated omission: the stall is in the latency of each request that was due in it."""
-    released = asyncio.Event()
-    heads = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal heads
-        while True:
-            await read_head(reader)
-            heads += 1
-            if heads == 10:
-                asyncio.get_running_loop().call_later(0.5, released.set)
-                await released.wait()
-            writer.write(OK)
+    async def each(number: int) -> bytes:
+        if number == 10:
+            released = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.5, released.set)
+            await released.wait()
+        return OK
 
-    async with raw_backend(serve) as port:
-        words = ("--rate", "200", "--seconds", "1", "--connections", "1")
+    words = ("--rate", "200", "--seconds", "1", "--connections", "1")
+    async with raw_backend(answers(each)) as port:
         refused, nothing, _, said = await generate(port, tmp_path / "rows", *words)
-        released.clear()
-        heads = 0
+    async with raw_backend(answers(each)) as port:
         code, found, rows, _ = await generate(port, tmp_path / "rows", *words, "--waited-share", "1")
 
     assert (refused, nothing) == (1, {})
@@ -96,18 +114,10 @@ async def test_who_waits_for_a_stalled_backend_is_counted_with_all_the_waiting(t
 
 
 async def test_what_has_no_answer_is_an_error_and_nobody_hangs(tmp_path: Path) -> None:
-    heads = 0
+    async def each(number: int) -> bytes:
+        return {0: b"", 5: BUSY}.get(number % 10, OK)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal heads
-        while True:
-            await read_head(reader)
-            heads += 1
-            if heads % 10 == 0:
-                return  # in the middle of a request
-            writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n" if heads % 10 == 5 else OK)
-
-    async with raw_backend(serve) as port:
+    async with raw_backend(answers(each)) as port:
         words = ("--rate", "200", "--seconds", "1", "--connections", "4", "--waited-share", "1")
         code, found, rows, _ = await generate(port, tmp_path / "rows", *words)
 

@@ -337,7 +337,7 @@ class DataPlane:
             loop_lag_micros=tally.lag_micros,
             access_log_dropped=self.access_log.sink.dropped if self.access_log is not None else self.lines_dropped,
         )
-        self.pools.count(counters, whole=whole)
+        self.pools.tell_endpoints(counters, whole=whole)
         return counters
 
     def watch(self, watched: Iterable[Watched]) -> None:

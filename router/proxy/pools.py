@@ -87,7 +87,7 @@ class Pools:
             pool.connections = service.alike.one(service.spec.connections)
             versions[pool_key] = pool
 
-    def count(self, counters: WorkerCounters, *, whole: bool) -> None:
+    def tell_endpoints(self, counters: WorkerCounters, *, whole: bool) -> None:
         """Put endpoints into a report: those that moved since the last one, or all."""
         is_all = whole or not self._has_told_all
         self._has_told_all, counters.has_all_endpoints = True, is_all

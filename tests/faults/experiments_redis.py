@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -149,7 +150,7 @@ async def failover(stage: Stage, found: Findings) -> None:
     await command(first.port, "HSET", WEIGHTS, "canary", "10", "rev", "1")
     await is_applied(stage, 10)
     async with stage.load(BY_USER) as load, stage.load(Shape(rate=0)) as beside:
-        async with meanwhile(beside, _watch(stage, backwards)):
+        async with meanwhile(beside, _watch(stage, backwards)), _followed(beside, sentinels) as primaries:
             await load.some("before", stage.many(1600, USERS))
             load.phase = "fault"
             began = time.monotonic()
@@ -174,6 +175,7 @@ async def failover(stage: Stage, found: Findings) -> None:
     judge(load, found, 1.05)
     for words, took in seconds.items():
         found.timed(words, took, most=5, unit="s")
+    found.counted("fail-overs", len(primaries) - 1, least=2, most=2)
     found.counted("steps backwards, or of the old primary", len(backwards), most=0)
 
 
@@ -186,6 +188,27 @@ async def _watch(stage: Stage, backwards: list[tuple[float, float]]) -> None:
             backwards.append((last, now))
         last = now
         await asyncio.sleep(_PAUSE)
+
+
+@contextlib.asynccontextmanager
+async def _followed(load: Load, sentinels: Sentinels) -> AsyncIterator[list[int]]:
+    """Every primary that the Sentinels name until the block ends, in turn."""
+    primaries = [await sentinels.primary()]
+    is_over = asyncio.Event()  # not a cancellation: a client of Redis may take it for a time-out of its own
+
+    async def follow() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(RedisError, OSError):
+                primary = await sentinels.primary()
+                if primary != primaries[-1]:
+                    primaries.append(primary)
+            await asyncio.sleep(_PAUSE)
+
+    load.start(follow())
+    try:
+        yield primaries
+    finally:
+        is_over.set()
 
 
 async def _written_by_the_next(stage: Stage, sentinels: Sentinels, gone: int, percent: int) -> float:
