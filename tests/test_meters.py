@@ -24,6 +24,7 @@ from router.telemetry.meters import (
     ERROR,
     HISTOGRAM_BUCKETS,
     UPSTREAM,
+    Durations,
     RingMeter,
     histogram_index,
     micros_of,
@@ -177,7 +178,7 @@ def test_buckets_of_prometheus_are_monotone_and_never_say_that_it_was_faster(dur
         meter.finished(200, micros, 0, 0, False)
     page = Page()
     page.begin(Traffic.DURATION)
-    page.histogram("", meter.read(whole=True), meter.success_micros)
+    page.histogram("", Durations(meter.read(whole=True)), meter.success_micros)
     found = [line.rpartition(" ") for line in page.text().decode().splitlines() if "_bucket{" in line]
     counts = [int(value) for _, _, value in found]
     assert counts == sorted(counts)

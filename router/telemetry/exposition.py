@@ -19,7 +19,7 @@ from router.telemetry.backends import Backend, backends
 from router.telemetry.catalogue import Backends, Control, Processes, Rings, Traffic, shown_code
 from router.telemetry.counters import PROOFS, EndpointKey, RingCounters, VersionCounters, WorkerCounters
 from router.telemetry.exposed_rollouts import RolloutsFigures, rollouts
-from router.telemetry.meters import ERROR, UPSTREAM
+from router.telemetry.meters import ERROR, UPSTREAM, Durations
 from router.telemetry.page import Kept, Page, labels
 
 
@@ -154,34 +154,34 @@ def _ways(figures: Figures) -> Iterator[tuple[str, RingCounters]]:
 
 
 def _requests(page: Page, figures: Figures) -> None:
-    ways = list(_ways(figures))
+    ways = [(labelled, one, Durations(one.durations)) for labelled, one in _ways(figures)]
     page.begin(Traffic.REQUESTS)
-    for labelled, one in ways:
+    for labelled, one, _ in ways:
         codes: dict[str, int] = {}
         for status, count in one.codes.items():
             code = shown_code(status)
             codes[code] = codes.get(code, 0) + count
         page.add_each(labelled, "code", dict.fromkeys((*catalogue.FIRST_CODES, *codes)), codes)
     page.begin(Traffic.DURATION)
-    for labelled, one in ways:
-        page.histogram(labelled + ',outcome="success"', one.durations, one.success_micros)
-        page.histogram(labelled + ',outcome="error"', one.durations, one.error_micros, ERROR)
+    for labelled, one, durations in ways:
+        page.histogram(labelled + ',outcome="success"', durations, one.success_micros)
+        page.histogram(labelled + ',outcome="error"', durations, one.error_micros, ERROR)
     page.begin(Traffic.UPSTREAM)
-    for labelled, one in ways:
-        page.histogram(labelled + ',outcome="success"', one.durations, one.upstream_success_micros, UPSTREAM)
-        page.histogram(labelled + ',outcome="error"', one.durations, one.upstream_error_micros, UPSTREAM + ERROR)
+    for labelled, one, durations in ways:
+        page.histogram(labelled + ',outcome="success"', durations, one.upstream_success_micros, UPSTREAM)
+        page.histogram(labelled + ',outcome="error"', durations, one.upstream_error_micros, UPSTREAM + ERROR)
     page.begin(Traffic.OVERHEAD)
-    page.histogram("", figures.counters.overhead, figures.counters.overhead_micros)
+    page.histogram("", Durations(figures.counters.overhead), figures.counters.overhead_micros)
     for metric, name in (
         (Traffic.IN_FLIGHT, "in_flight"), (Traffic.RECEIVED, "request_bytes"), (Traffic.SENT, "response_bytes"),
         (Traffic.ABORTS, "client_aborts"),
     ):  # fmt: skip
         page.begin(metric)
-        for labelled, one in ways:
+        for labelled, one, _ in ways:
             page.add(labelled, getattr(one, name))
     for metric, name in ((Traffic.UPGRADES, "upgrades"), (Traffic.UPGRADED, "tunnels")):
         page.begin(metric)
-        for labelled, one in ways:
+        for labelled, one, _ in ways:
             page.add(labelled + ',protocol="websocket"', getattr(one, name))
 
 
@@ -319,7 +319,7 @@ def _store(page: Page, figures: Figures) -> None:
     page.begin(Control.STORE_ERRORS)
     page.add_each("", "kind", catalogue.STORE_ERRORS, store.errors)
     page.begin(Control.POLLS)
-    page.histogram("", dict(store.poll_durations), store.poll_micros)
+    page.histogram("", Durations(dict(store.poll_durations)), store.poll_micros)
 
 
 def _config(page: Page, figures: Figures) -> None:
@@ -366,7 +366,7 @@ def _processes(page: Page, figures: Figures) -> None:
     for slot in range(processes.expected):
         page.add(labels(worker=str(slot)), processes.resident_bytes.get(slot, 0))
     page.begin(Processes.LAG)
-    page.histogram("", counters.loop_lag, counters.loop_lag_micros)
+    page.histogram("", Durations(counters.loop_lag), counters.loop_lag_micros)
     page.begin(Processes.CONNECTIONS)
     page.add("", counters.connections)
     page.begin(Processes.DROPPED)

@@ -144,14 +144,31 @@ class RingMeter:
         return dict(counts) if whole else moved
 
 
-def by_bounds(durations: dict[int, int], first: int, places: list[int], bounds: int) -> list[int]:
-    """Counts of the histogram that begins at ``first``: so many as there are bounds, each bucket's at its place."""
-    counts = [0] * bounds
-    for index, count in durations.items():
-        index -= first
-        if 0 <= index < HISTOGRAM_BUCKETS:
-            counts[places[index]] += count
-    return counts
+class Durations:
+    """The four histograms of one dict as a scrape needs them: all compared at once, and all counted at once."""
+
+    __slots__ = ("_bounds", "_counted", "_equal", "_places")
+
+    def __init__(self, counted: dict[int, int]) -> None:
+        self._counted = counted
+        self._equal: Durations | None = None
+        """The one that was found to be equal last."""
+        self._places: list[int] = []
+        self._bounds: list[list[int]] = []
+
+    def is_as(self, other: Durations) -> bool:
+        if self._equal is not other and self._counted == other._counted:
+            self._equal = other
+        return self._equal is other
+
+    def by_bounds(self, first: int, places: list[int], bounds: int) -> list[int]:
+        """Counts of the histogram that begins at ``first``: so many as there are bounds, each bucket's at its place."""
+        if self._places is not places:
+            self._places = places
+            self._bounds = [[0] * bounds for _ in range(4)]
+            for index, count in self._counted.items():
+                self._bounds[index // HISTOGRAM_BUCKETS][places[index % HISTOGRAM_BUCKETS]] += count
+        return self._bounds[first // HISTOGRAM_BUCKETS]
 
 
 def latencies(now: dict[int, int], before: dict[int, int]) -> dict[int, int]:

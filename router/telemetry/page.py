@@ -14,12 +14,12 @@ from itertools import accumulate
 from typing import Final
 
 from router.telemetry.catalogue import PREFIX, Metric
-from router.telemetry.meters import HISTOGRAM_BUCKETS, by_bounds, upper_edge_seconds
+from router.telemetry.meters import HISTOGRAM_BUCKETS, Durations, upper_edge_seconds
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-Kept = dict[tuple[str, str], tuple[int, dict[int, int], str]]
-"""Histograms as they were written: name and labels → sum, buckets, text. Most of a large fleet's rings rest mostly."""
+Kept = dict[tuple[str, str], tuple[int, Durations, str]]
+"""Histograms as they were written: name and labels → sum, durations, text. Most rings of a large fleet rest mostly."""
 
 
 def labels(**named: str) -> str:
@@ -80,17 +80,17 @@ class Page:
         get = found.get
         self._parts += [f'{start}{value}"}} {get(value, 0)}\n' for value in values]
 
-    def histogram(self, labelled: str, buckets: dict[int, int], micros: int, first: int = 0) -> None:
-        """Of the buckets of ``meters`` from ``first`` on, with their sum, which is shown in seconds."""
+    def histogram(self, labelled: str, durations: Durations, micros: int, first: int = 0) -> None:
+        """The one that begins at ``first``, with its sum, which is shown in seconds."""
         key = (self._name, labelled)
         known = self._before.get(key)
-        if known is None or known[0] != micros or known[1] != buckets:
-            known = (micros, buckets, self._histogram(labelled, buckets, micros, first))
+        if known is None or known[0] != micros or not durations.is_as(known[1]):
+            known = (micros, durations, self._histogram(labelled, durations, micros, first))
         self.kept[key] = known
         self._parts.append(known[2])
 
-    def _histogram(self, labelled: str, buckets: dict[int, int], micros: int, first: int) -> str:
-        below = list(accumulate(by_bounds(buckets, first, self._places, len(self._suffixes))))
+    def _histogram(self, labelled: str, durations: Durations, micros: int, first: int) -> str:
+        below = list(accumulate(durations.by_bounds(first, self._places, len(self._suffixes))))
         start = f"{self._name}_bucket{{{labelled}{',' if labelled else ''}"
         lines = [f"{start}{suffix}{count}\n" for suffix, count in zip(self._suffixes, below, strict=True)]
         braced = f"{{{labelled}}}" if labelled else ""
